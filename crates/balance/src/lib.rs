@@ -1,0 +1,1 @@
+//! Choosing a peer: weights, failures, every balancing method, the health state machine.

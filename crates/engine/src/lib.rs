@@ -1,0 +1,1 @@
+//! The life of a request: module contract, plan, exchange, upstream calls, pump.

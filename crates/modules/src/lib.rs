@@ -1,0 +1,1 @@
+//! The nginx modules, one file each, in one ordered list.

@@ -1,0 +1,1 @@
+//! Spec runner, scripted origins, oracle runs against a real nginx.

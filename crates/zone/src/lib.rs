@@ -1,0 +1,1 @@
+//! Named state that outlives a reload.
