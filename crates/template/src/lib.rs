@@ -1,1 +1,10 @@
-//! Strings with variables, compiled; the one regex type; tables behind map, geo and split_clients.
+//! Strings with `$variables`, compiled; the one regular-expression type; and the tables behind `map`, `geo`,
+//! `split_clients` and virtual-host names.
+//!
+//! Everything here is built once, while a configuration loads, and only read afterwards. The crate knows neither
+//! which variables exist nor what they hold: names are turned into numbers by [`Names`], numbers into text by
+//! [`Scope`], and both belong to the engine.
+
+mod text;
+
+pub use text::{Names, Part, Scope, Template, TemplateError, UnknownVariable, VariableId};
