@@ -1,1 +1,12 @@
 //! The world: listeners, streams, timers, resolver, files, processes. The only crate with unsafe code.
+
+pub mod accept;
+pub mod address;
+pub mod clock;
+pub mod connect;
+pub mod errno;
+pub mod log;
+pub mod sockopt;
+pub mod stream;
+pub mod thread;
+pub mod timer;

@@ -1,0 +1,74 @@
+//! Socket options that the safe wrappers do not offer.
+
+use std::ffi::{c_int, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// What nginx's `$tcpinfo_*` variables show of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// `$tcpinfo_rtt`: smoothed round-trip time in microseconds.
+    pub rtt_us: u32,
+    /// `$tcpinfo_rttvar`: its variation in microseconds.
+    pub rttvar_us: u32,
+    /// `$tcpinfo_snd_cwnd`: the congestion window in segments.
+    pub snd_cwnd: u32,
+    /// `$tcpinfo_rcv_space`: the receive window the kernel aims at, in bytes.
+    pub rcv_space_bytes: u32,
+}
+
+const IPPROTO_IP: c_int = 0;
+const IPPROTO_TCP: c_int = 6;
+const TCP_INFO: c_int = 11;
+const IP_BIND_ADDRESS_NO_PORT: c_int = 24;
+
+/// The first 104 bytes of the kernel's `struct tcp_info`, which it has had since Linux 2.6: eight small fields,
+/// then twenty-four words.
+#[repr(C)]
+#[derive(Default)]
+struct KernelTcpInfo {
+    small: [u8; 8],
+    words: [u32; 24],
+}
+
+/// Where the fields stand among the words.
+const RTT: usize = 15;
+const RTTVAR: usize = 16;
+const SND_CWND: usize = 18;
+const RCV_SPACE: usize = 22;
+
+unsafe extern "C" {
+    fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut u32) -> c_int;
+    fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: u32) -> c_int;
+}
+
+/// Asks the kernel about a TCP connection; `None` where it is not TCP.
+pub fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
+    let mut info = KernelTcpInfo::default();
+    let mut length = size_of::<KernelTcpInfo>() as u32;
+    // SAFETY: the pointers are to live values of ours, and `length` says how many bytes the kernel may write,
+    // all of which may hold any value.
+    let result =
+        unsafe { getsockopt(fd.as_raw_fd(), IPPROTO_TCP, TCP_INFO, (&raw mut info).cast(), &raw mut length) };
+    (result == 0).then(|| TcpInfo {
+        rtt_us: info.words[RTT],
+        rttvar_us: info.words[RTTVAR],
+        snd_cwnd: info.words[SND_CWND],
+        rcv_space_bytes: info.words[RCV_SPACE],
+    })
+}
+
+/// Lets `bind()` to an address without a port leave the choice of the port to `connect()`, so that outgoing
+/// connections from one address are not limited to the number of ports. Best effort: old kernels refuse.
+pub fn set_bind_address_no_port(fd: BorrowedFd<'_>) {
+    let on: c_int = 1;
+    // SAFETY: the kernel reads `size_of::<c_int>()` bytes from a live value.
+    unsafe {
+        setsockopt(
+            fd.as_raw_fd(),
+            IPPROTO_IP,
+            IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<c_int>() as u32,
+        );
+    }
+}

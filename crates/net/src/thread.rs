@@ -1,0 +1,158 @@
+//! Threads with an event loop of their own, and the mailboxes between them.
+//!
+//! Everything on such a thread stays on it: tasks may hold `Rc` and `RefCell`. [`spawn_local`] puts a task
+//! straight on the thread's current-thread runtime. tokio's `LocalSet` would do the same with one more system
+//! call per wake-up, because it is itself a task that the runtime must be told about through its event
+//! descriptor.
+//!
+//! The runtime tells [`crate::clock`] when a turn of the loop begins, and the logs when it ends.
+
+use crate::{clock, log};
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+thread_local! {
+    /// The runtime of this thread, while [`run`] is inside it.
+    static RUNTIME: RefCell<Option<Handle>> = const { RefCell::new(None) };
+}
+
+/// Starts a named thread and runs the future that `make` returns on it. The name is cut at 15 bytes by the
+/// kernel.
+pub fn spawn<F, T>(
+    name: &str,
+    make: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<std::thread::JoinHandle<T>>
+where
+    F: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || run(async move { make().await }))
+}
+
+/// Runs a future on this thread with an event loop, and returns its value; tasks that are still there then are
+/// dropped, and logs are flushed.
+///
+/// # Panics
+/// Where the system gives no event descriptor, and where the thread already runs an event loop.
+pub fn run<T>(main: impl Future<Output = T>) -> T {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(log::turn_ended)
+        .on_thread_unpark(clock::turn_began)
+        .build()
+        .expect("the system gives an event descriptor to a thread that starts");
+    let previous = RUNTIME.replace(Some(runtime.handle().clone()));
+    assert!(previous.is_none(), "one event loop per thread");
+    let _ending = Ending;
+    clock::set_hooked(true);
+    let value = runtime.block_on(main);
+    drop(runtime);
+    value
+}
+
+/// Leaves the thread as it was, also when the future panics.
+struct Ending;
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        RUNTIME.set(None);
+        clock::set_hooked(false);
+        log::turn_ended();
+    }
+}
+
+/// Starts a task on this thread. A panic in it ends the task alone.
+///
+/// # Panics
+/// On a thread that is not inside [`run`].
+pub fn spawn_local(task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+    let handle = RUNTIME.with_borrow(|runtime| runtime.clone());
+    let handle = handle.expect("spawn_local is called on a thread with an event loop of ours");
+    handle.spawn(OnThisThread(task))
+}
+
+/// A task that never leaves its thread.
+struct OnThisThread<F>(F);
+
+// SAFETY: the only place that makes one is `spawn_local`, which gives it to the current-thread runtime that
+// `run` owns on this very thread. That runtime polls its tasks, and drops them when they end or when it ends, on
+// the thread that is inside its `block_on` or drops it: `run` does both itself and never lets the runtime go
+// (`Handle::block_on` on another thread drives no tasks of a current-thread runtime). A waker or a
+// `JoinHandle` that reaches another thread only asks for the task to be polled or cancelled, and the runtime
+// does it here; the output is `()`, so nothing of the task leaves through the handle.
+unsafe impl<F> Send for OnThisThread<F> {}
+
+impl<F: Future<Output = ()>> Future for OnThisThread<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: the field is pinned with the wrapper, which has no `Drop` and never moves it.
+        unsafe { self.map_unchecked_mut(|wrapper| &mut wrapper.0) }.poll(cx)
+    }
+}
+
+/// The sending side of a mailbox; any thread may hold copies.
+pub type Sender<C> = mpsc::Sender<C>;
+/// The receiving side: `recv().await` on the thread it belongs to.
+pub type Mailbox<C> = mpsc::Receiver<C>;
+
+/// A mailbox for commands to a thread, at most `commands_max` waiting; `try_send` refuses beyond.
+pub fn mailbox<C>(commands_max: usize) -> (Sender<C>, Mailbox<C>) {
+    mpsc::channel(commands_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    #[test]
+    fn tasks_share_the_thread_and_commands_come_from_others() {
+        let (sender, mut mailbox) = mailbox::<u32>(4);
+        let worker = spawn("worker-test", move || async move {
+            let sum = Rc::new(std::cell::Cell::new(0));
+            let shared = sum.clone();
+            let task = spawn_local(async move {
+                while let Some(number) = mailbox.recv().await {
+                    shared.set(shared.get() + number);
+                }
+            });
+            task.await.expect("the task ends in order");
+            assert_eq!(Rc::strong_count(&sum), 1, "an ended task holds nothing");
+            (sum.get(), std::thread::current().name().map(str::to_owned))
+        });
+        for number in [1, 2, 3] {
+            sender.blocking_send(number).expect("the thread lives");
+        }
+        drop(sender);
+        let (sum, name) = worker.expect("threads can be started").join().expect("it does not panic");
+        assert_eq!((sum, name.as_deref()), (6, Some("worker-test")));
+    }
+
+    #[test]
+    fn a_panic_ends_only_its_task_and_the_end_drops_the_rest() {
+        struct Dropped(Rc<std::cell::Cell<bool>>);
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                self.0.set(true);
+            }
+        }
+        let dropped = Rc::new(std::cell::Cell::new(false));
+        let guard = Dropped(dropped.clone());
+        run(async move {
+            spawn_local(async move {
+                let _guard = guard;
+                std::future::pending::<()>().await;
+            });
+            let broken = spawn_local(async { panic!("on purpose") });
+            assert!(broken.await.is_err());
+        });
+        assert!(dropped.get());
+    }
+}

@@ -1,0 +1,194 @@
+//! One timer per connection, moved as rarely as possible.
+//!
+//! A server sets a time limit before nearly every wait and almost never reaches it. Registering and removing a
+//! runtime timer for each would cost more than the wait itself. So a connection owns one timer: a limit that
+//! lies later than the armed moment leaves it armed, and when it fires early it is armed again for what is left.
+//! Only a limit that lies earlier touches the runtime.
+
+use crate::clock;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// The moment a wait ends without success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    at_ms: u64,
+    /// For limits "between two successive operations": every progress moves the moment by this much.
+    renew_ms: Option<u64>,
+}
+
+impl Deadline {
+    /// No limit.
+    pub const NONE: Deadline = Deadline { at_ms: u64::MAX, renew_ms: None };
+
+    /// A fixed moment, that far from now.
+    pub fn after(duration: Duration) -> Deadline {
+        Deadline { at_ms: clock::now_ms().saturating_add(millis(duration)), renew_ms: None }
+    }
+
+    /// A limit between two successive operations, as nginx's `send_timeout` and `proxy_read_timeout` are meant:
+    /// whenever an operation that takes several steps makes progress, the limit starts anew.
+    pub fn between(duration: Duration) -> Deadline {
+        let millis = millis(duration);
+        Deadline { at_ms: clock::now_ms().saturating_add(millis), renew_ms: Some(millis) }
+    }
+
+    /// A fixed moment on the clock of [`clock::now_ms`].
+    pub fn at_ms(at_ms: u64) -> Deadline {
+        Deadline { at_ms, renew_ms: None }
+    }
+
+    /// The earlier of two; it renews as that one does.
+    pub fn min(self, other: Deadline) -> Deadline {
+        if other.at_ms < self.at_ms { other } else { self }
+    }
+
+    /// True when the moment has passed.
+    pub fn has_passed(&self) -> bool {
+        self.at_ms != u64::MAX && clock::now_ms() >= self.at_ms
+    }
+
+    /// Tells that progress was made: a limit made by [`Deadline::between`] starts anew, others stay.
+    pub fn progressed(&mut self) {
+        if let Some(millis) = self.renew_ms {
+            self.at_ms = clock::now_ms().saturating_add(millis);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A wait reached its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOut;
+
+/// See the module's text. Costs nothing until it is first needed; works on a thread with a runtime only.
+#[derive(Default)]
+pub struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// When the runtime will wake us; meaningless while `armed` is false.
+    armed_ms: u64,
+    armed: bool,
+}
+
+impl Timer {
+    /// A timer that is not armed.
+    pub fn new() -> Timer {
+        Timer::default()
+    }
+
+    /// Ready once the deadline has passed. Call it after the real work said `Pending`, with the same context.
+    pub fn poll_expired(&mut self, cx: &mut Context<'_>, deadline: Deadline) -> Poll<()> {
+        if deadline.at_ms == u64::MAX {
+            return Poll::Pending;
+        }
+        loop {
+            let sleep = self.armed_by(deadline);
+            ready!(sleep.as_mut().poll(cx));
+            self.armed = false;
+            if clock::refresh() >= deadline.at_ms {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Runs a future until it ends or the deadline passes.
+    pub async fn with_deadline<T>(
+        &mut self,
+        deadline: Deadline,
+        future: impl Future<Output = T>,
+    ) -> Result<T, TimedOut> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(value) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(value));
+            }
+            self.poll_expired(cx, deadline).map(|()| Err(TimedOut))
+        })
+        .await
+    }
+
+    /// Sleeps until the deadline.
+    pub async fn sleep(&mut self, deadline: Deadline) {
+        poll_fn(|cx| self.poll_expired(cx, deadline)).await;
+    }
+
+    fn armed_by(&mut self, deadline: Deadline) -> &mut Pin<Box<Sleep>> {
+        let must_move = !self.armed || self.armed_ms > deadline.at_ms;
+        if must_move {
+            self.armed = true;
+            self.armed_ms = deadline.at_ms;
+        }
+        // An hour at most: the runtime's own bound on far moments does not matter then, and it is armed again.
+        let wait_ms = || deadline.at_ms.saturating_sub(clock::refresh()).clamp(1, 3_600_000);
+        match &mut self.sleep {
+            Some(sleep) if must_move => {
+                sleep.as_mut().reset(Instant::now() + Duration::from_millis(wait_ms()));
+            }
+            Some(_) => {}
+            None => {
+                self.sleep = Some(Box::pin(tokio::time::sleep(Duration::from_millis(wait_ms()))));
+            }
+        }
+        // The arms above leave a value in every case.
+        self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::ZERO)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_end_waits_and_a_later_limit_does_not_end_early() {
+        crate::thread::run(async {
+            let mut timer = Timer::new();
+            let started = clock::refresh();
+            let short = Deadline::after(Duration::from_millis(20));
+            assert_eq!(timer.with_deadline(short, std::future::pending::<()>()).await, Err(TimedOut));
+            assert!(clock::refresh() >= started + 20);
+
+            // Armed for 10 ms by a wait that ends at once, then waited on for 60 ms: it must fire early inside,
+            // be armed again and report only the second limit.
+            let early = Deadline::after(Duration::from_millis(10));
+            let mut polled = false;
+            let once = poll_fn(|cx| {
+                if std::mem::replace(&mut polled, true) {
+                    return Poll::Ready(7);
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            });
+            assert_eq!(timer.with_deadline(early, once).await, Ok(7));
+            let late = Deadline::after(Duration::from_millis(60));
+            let at = clock::refresh();
+            timer.sleep(late).await;
+            assert!(clock::refresh() >= at + 59);
+
+            // And a limit that moves nearer is honoured.
+            let far = Deadline::after(Duration::from_secs(3600));
+            assert_eq!(timer.with_deadline(far, std::future::ready(1)).await, Ok(1));
+            timer.sleep(Deadline::after(Duration::from_millis(5))).await;
+            assert!(!far.has_passed());
+        });
+    }
+
+    #[test]
+    fn between_renews_and_after_does_not() {
+        let mut between = Deadline::between(Duration::from_secs(1));
+        let mut after = Deadline::after(Duration::from_secs(1));
+        let (before_between, before_after) = (between, after);
+        between.at_ms -= 500;
+        after.at_ms -= 500;
+        between.progressed();
+        after.progressed();
+        assert!(between.at_ms >= before_between.at_ms);
+        assert_eq!(after.at_ms, before_after.at_ms - 500);
+        assert_eq!(Deadline::NONE.min(between), between);
+    }
+}
