@@ -1,3 +1,29 @@
-//! Chores of the project.
+//! Chores of the project: `cargo xtask <command>`.
 
-fn main() {}
+mod spec;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  spec [--oracle[=NGINX]] [--binary PATH] [--only NAME] [FILE...]
+        runs the specification documents on Gapura, or on a real nginx
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let result = match command.as_str() {
+        "spec" => spec::main(&rest),
+        _ => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}

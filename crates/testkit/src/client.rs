@@ -1,0 +1,280 @@
+//! Connections of the specs, on either side: raw bytes out, HTTP messages in, all within a bounded time.
+
+use crate::message::{Message, split_field};
+use crate::text::show;
+use bstr::ByteSlice;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// How long anything may take that a spec waits for.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an origin keeps a connection on which nothing comes; the end of the scenario closes it before that.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What one response may hold, so that a server gone wild fails a spec and not the machine.
+const RESPONSE_BYTES_MAX: usize = 64 << 20;
+
+/// A connection to the server under test.
+#[derive(Debug)]
+pub struct Connection {
+    socket: Socket,
+    buffer: Vec<u8>,
+    ended: bool,
+}
+
+/// What came of waiting for a response.
+#[derive(Debug)]
+pub enum Answer {
+    /// A message.
+    Message(Message),
+    /// The connection ended without a byte.
+    Closed,
+}
+
+impl Connection {
+    /// Connects to `address:port` or `unix:path`, from a source address where one is given.
+    ///
+    /// # Errors
+    /// In words: the address cannot be read, nobody listens there.
+    pub fn open(to: &str, from: Option<&str>) -> Result<Self, String> {
+        let fail = |error: std::io::Error| format!("cannot connect to {to}: {error}");
+        let socket = if let Some(path) = to.strip_prefix("unix:") {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(fail)?;
+            socket.connect(&SockAddr::unix(path).map_err(fail)?).map_err(fail)?;
+            socket
+        } else {
+            let address: SocketAddr = to.parse().map_err(|_| format!("\"{to}\" is no address"))?;
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(fail)?;
+            if let Some(from) = from {
+                let from: IpAddr = from.parse().map_err(|_| format!("\"{from}\" is no address"))?;
+                socket.bind(&SocketAddr::new(from, 0).into()).map_err(fail)?;
+            }
+            socket.connect_timeout(&address.into(), PATIENCE).map_err(fail)?;
+            socket.set_tcp_nodelay(true).map_err(fail)?;
+            socket
+        };
+        socket.set_write_timeout(Some(PATIENCE)).map_err(fail)?;
+        Ok(Self { socket, buffer: Vec::new(), ended: false })
+    }
+
+    /// A connection that an origin accepted.
+    pub fn accepted(socket: Socket) -> Self {
+        // Without these the origin is slower, not wrong.
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_write_timeout(Some(PATIENCE));
+        Self { socket, buffer: Vec::new(), ended: false }
+    }
+
+    /// Sends; with `split` every byte by itself. A server that closes early is not an error here: what it answered
+    /// is what counts.
+    ///
+    /// # Errors
+    /// The server did not read for too long.
+    pub fn send(&mut self, bytes: &[u8], split: bool) -> Result<(), String> {
+        let pieces = if split { 1 } else { bytes.len().max(1) };
+        for piece in bytes.chunks(pieces) {
+            match self.socket.write_all(piece) {
+                Ok(()) => {}
+                Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                    return Ok(());
+                }
+                Err(e) => return Err(format!("sending failed: {e}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that no more will be sent.
+    pub fn shutdown(&self) {
+        // The peer may be gone already; the response tells.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Waits for the next response. `head_only`: it answers HEAD, so that no body follows whatever the head says.
+    ///
+    /// # Errors
+    /// In words: nothing came in time, or what came is no HTTP message.
+    pub fn response(&mut self, head_only: bool, bare: bool) -> Result<Answer, String> {
+        let deadline = Instant::now() + PATIENCE;
+        if bare {
+            while self.fill(deadline)? {}
+            let body = std::mem::take(&mut self.buffer);
+            return Ok(Answer::Message(Message { body, ..Message::default() }));
+        }
+        let head_end = loop {
+            if let Some(end) = self.buffer.find("\r\n\r\n") {
+                break end;
+            }
+            if !self.fill(deadline)? {
+                if self.buffer.is_empty() {
+                    return Ok(Answer::Closed);
+                }
+                return Err(format!("the connection ended within the head:\n{}", show(&self.buffer)));
+            }
+        };
+        let mut message = Message::parse_head(&self.buffer[..head_end]);
+        if !message.start.starts_with(b"HTTP/") {
+            return Err(format!("this is no response:\n{}", show(&self.buffer)));
+        }
+        self.buffer.drain(..head_end + 4);
+        let status = message.start.split_str(" ").nth(1).unwrap_or_default().to_vec();
+        if head_only || status.starts_with(b"1") || status == b"204" || status == b"304" {
+            return Ok(Answer::Message(message));
+        }
+        let partial = |e: String, m: &Message| format!("{e}; the head was:\n{}", m.shown());
+        if message.lists("transfer-encoding", "chunked") {
+            self.chunks(&mut message, deadline).map_err(|e| partial(e, &message))?;
+        } else if let Some(length) = message.value("content-length") {
+            let length = length.to_str().ok().and_then(|v| v.parse().ok()).ok_or("wrong Content-Length")?;
+            message.body = self.take(length, deadline).map_err(|e| partial(e, &message))?;
+        } else {
+            while self.fill(deadline).map_err(|e| partial(e, &message))? {}
+            message.body = std::mem::take(&mut self.buffer);
+        }
+        Ok(Answer::Message(message))
+    }
+
+    /// Waits for the next request; none at the end of the connection.
+    ///
+    /// # Errors
+    /// In words: what came is not a whole request.
+    pub fn request(&mut self) -> Result<Option<Message>, String> {
+        let mut deadline = Instant::now() + IDLE;
+        let head_end = loop {
+            if let Some(end) = self.buffer.find("\r\n\r\n") {
+                break end;
+            }
+            if !self.fill(deadline)? {
+                return Ok(None);
+            }
+        };
+        deadline = Instant::now() + PATIENCE;
+        let mut message = Message::parse_head(&self.buffer[..head_end]);
+        self.buffer.drain(..head_end + 4);
+        if message.lists("transfer-encoding", "chunked") {
+            self.chunks(&mut message, deadline)?;
+        } else if let Some(length) = message.value("content-length") {
+            let length = length.to_str().ok().and_then(|v| v.parse().ok()).ok_or("wrong Content-Length")?;
+            message.body = self.take(length, deadline)?;
+        }
+        Ok(Some(message))
+    }
+
+    /// Waits for exactly this many bytes, whatever they are.
+    ///
+    /// # Errors
+    /// In words: they did not come in time.
+    pub fn bytes(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        self.take(count, Instant::now() + PATIENCE)
+    }
+
+    /// Has the connection end with a reset when it is dropped.
+    pub fn reset(&self) {
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
+    }
+
+    /// Waits for the end of the connection.
+    ///
+    /// # Errors
+    /// In words: more bytes came, or it stayed open.
+    pub fn expect_end(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.buffer.is_empty() {
+            match self.fill(deadline) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(_) => return Err("the connection was not closed".to_owned()),
+            }
+        }
+        Err(format!("more bytes came than expected:\n{}", show(&self.buffer)))
+    }
+
+    /// Bytes that came and that no response block took.
+    pub fn surplus(&mut self) -> Option<String> {
+        let _ = self.socket.set_nonblocking(true);
+        let mut piece = [0; 4096];
+        while let Ok(count) = self.socket.read(&mut piece) {
+            if count == 0 || self.buffer.len() > RESPONSE_BYTES_MAX {
+                break;
+            }
+            self.buffer.extend_from_slice(&piece[..count]);
+        }
+        let _ = self.socket.set_nonblocking(false);
+        (!self.buffer.is_empty()).then(|| show(&self.buffer))
+    }
+
+    fn chunks(&mut self, message: &mut Message, deadline: Instant) -> Result<(), String> {
+        loop {
+            let line = self.line(deadline)?;
+            let digits = line.split_str(";").next().unwrap_or_default().trim();
+            let size = digits.to_str().ok().and_then(|d| usize::from_str_radix(d, 16).ok());
+            let size = size.ok_or_else(|| format!("wrong chunk size \"{}\"", show(&line)))?;
+            if size == 0 {
+                break;
+            }
+            message.body.extend(self.take(size, deadline)?);
+            if !self.line(deadline)?.is_empty() {
+                return Err("no line end behind a chunk".to_owned());
+            }
+        }
+        loop {
+            let line = self.line(deadline)?;
+            if line.is_empty() {
+                return Ok(());
+            }
+            message.fields.push(split_field(&line));
+        }
+    }
+
+    fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, String> {
+        loop {
+            if let Some(end) = self.buffer.find("\r\n") {
+                let line = self.buffer[..end].to_vec();
+                self.buffer.drain(..end + 2);
+                return Ok(line);
+            }
+            if !self.fill(deadline)? {
+                return Err("the connection ended within a chunked body".to_owned());
+            }
+        }
+    }
+
+    fn take(&mut self, length: usize, deadline: Instant) -> Result<Vec<u8>, String> {
+        while self.buffer.len() < length {
+            if !self.fill(deadline)? {
+                let came = self.buffer.len();
+                return Err(format!("the connection ended after {came} of {length} bytes of the body"));
+            }
+        }
+        let rest = self.buffer.split_off(length);
+        Ok(std::mem::replace(&mut self.buffer, rest))
+    }
+
+    /// Reads more; false at the end of the connection.
+    fn fill(&mut self, deadline: Instant) -> Result<bool, String> {
+        if self.ended {
+            return Ok(false);
+        }
+        if self.buffer.len() > RESPONSE_BYTES_MAX {
+            return Err("the response does not end".to_owned());
+        }
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        self.socket.set_read_timeout(Some(left)).map_err(|e| e.to_string())?;
+        let mut piece = [0; 16 << 10];
+        match self.socket.read(&mut piece) {
+            Ok(0) => self.ended = true,
+            Ok(count) => self.buffer.extend_from_slice(&piece[..count]),
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => self.ended = true,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                let came = if self.buffer.is_empty() { "nothing".to_owned() } else { show(&self.buffer) };
+                return Err(format!("no complete response within {} s; came:\n{came}", PATIENCE.as_secs()));
+            }
+            Err(e) => return Err(format!("reading failed: {e}")),
+        }
+        Ok(!self.ended)
+    }
+}
