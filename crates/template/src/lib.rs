@@ -5,6 +5,8 @@
 //! which variables exist nor what they hold: names are turned into numbers by [`Names`], numbers into text by
 //! [`Scope`], and both belong to the engine.
 
+mod regex;
 mod text;
 
+pub use regex::{Captures, LocationSet, Regex, RegexError, TooMuchBacktracking};
 pub use text::{Names, Part, Scope, Template, TemplateError, UnknownVariable, VariableId};
