@@ -5,6 +5,7 @@ pub mod address;
 pub mod clock;
 pub mod connect;
 pub mod errno;
+pub mod file;
 pub mod log;
 pub mod sockopt;
 pub mod stream;
