@@ -1,0 +1,82 @@
+//! What the end-to-end tests share: the server under test as a process, real applications behind it, an HTTP client
+//! that counts, and hosts in network namespaces.
+//!
+//! The server is the `gapura` that cargo built; `GATEWAY=/usr/sbin/nginx` runs the same test on another server that
+//! reads the same configuration, which is how the tests themselves are proved.
+
+#![allow(dead_code)] // every test file uses a part of it
+
+pub mod client;
+pub mod gateway;
+pub mod hosts;
+pub mod load;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
+
+/// A folder of this test run's own, removed when dropped, kept when the test fails.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes a new folder whose name starts with `name`.
+    pub fn new(name: &str) -> Folder {
+        let nanoseconds =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+        let path = std::env::temp_dir().join(format!("{name}-{}-{nanoseconds}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the files of this run are kept in {}", self.0.display());
+        } else {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// The folder of the example whose application and configuration the tests run.
+pub fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/three-servers")
+}
+
+/// Asks `ready` every 20 ms until it gives a value; panics with `what` after `patience`.
+pub fn wait_for<T>(what: &str, patience: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The text of a file, or nothing when it cannot be read.
+pub fn text_of(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// True in continuous integration, where nothing may be skipped.
+pub fn nothing_may_be_skipped() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true")
+}
+
+/// Whether a program can be started at all.
+pub fn is_installed(program: &str) -> bool {
+    let probe = std::process::Command::new(program)
+        .arg("--version")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status();
+    !matches!(probe, Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
