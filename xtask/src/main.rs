@@ -1,6 +1,9 @@
 //! Chores of the project: `cargo xtask <command>`.
 
 mod spec;
+mod test;
+mod tidy;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -9,6 +12,10 @@ usage: cargo xtask COMMAND
 
   spec [--oracle[=NGINX]] [--binary PATH] [--only NAME] [FILE...]
         runs the specification documents on Gapura, or on a real nginx
+  tidy [--update]
+        checks the rules of the house; --update lowers xtask/ratchet.tsv
+  test [STEP...]
+        everything a commit must pass: tools, tidy, format, lint, unit, spec, oracle, end-to-end
 ";
 
 fn main() -> ExitCode {
@@ -17,6 +24,8 @@ fn main() -> ExitCode {
     let rest: Vec<String> = arguments.collect();
     let result = match command.as_str() {
         "spec" => spec::main(&rest),
+        "tidy" => tidy::main(&rest),
+        "test" => test::main(&rest),
         _ => Err(USAGE.to_owned()),
     };
     match result {

@@ -1,0 +1,69 @@
+//! What the tests need from the machine, installed with apt where that is possible.
+
+use crate::spec::find_nginx;
+use crate::test::is_ci;
+use std::process::Command;
+
+/// Something the tests run: what it is for, the package, and whether it is there.
+struct Tool {
+    package: &'static str,
+    why: &'static str,
+    present: fn() -> bool,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool { package: "nginx-light", why: "proves the specs", present: || find_nginx().is_some() },
+    Tool { package: "iproute2", why: "makes hosts in network namespaces", present: || runs("ip", "-V") },
+    Tool {
+        package: "nodejs",
+        why: "runs the applications behind the proxy",
+        present: || runs("node", "--version"),
+    },
+];
+
+/// Installs what is missing, or says what cannot be installed.
+pub fn install() -> Result<(), String> {
+    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !(tool.present)()).collect();
+    if missing.is_empty() {
+        println!("   nginx, ip and node are here");
+        return Ok(());
+    }
+    for tool in &missing {
+        println!("   missing: {} ({})", tool.package, tool.why);
+    }
+    if is_root() && runs("apt-get", "--version") {
+        let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+        apt(&["update", "-q"])?;
+        apt(&[&["install", "-q", "-y", "--no-install-recommends"][..], &packages].concat())?;
+        // The package may have started nginx on port 80, which is somebody else's choice to make.
+        if missing.iter().any(|tool| tool.package == "nginx-light") {
+            let _ = Command::new("service").args(["nginx", "stop"]).status();
+        }
+    }
+    let still: Vec<&str> = missing.iter().filter(|tool| !(tool.present)()).map(|tool| tool.package).collect();
+    match still.as_slice() {
+        [] => Ok(()),
+        names if is_ci() => Err(format!("cannot install {}", names.join(", "))),
+        names => {
+            println!("   LEFT OUT: install {} for all tests", names.join(", "));
+            Ok(())
+        }
+    }
+}
+
+fn apt(arguments: &[&str]) -> Result<(), String> {
+    println!("   apt-get {}", arguments.join(" "));
+    let status = Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(arguments).status();
+    match status.map_err(|e| e.to_string())?.success() {
+        true => Ok(()),
+        false => Err(format!("apt-get {} failed", arguments.join(" "))),
+    }
+}
+
+fn runs(program: &str, argument: &str) -> bool {
+    Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success())
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
