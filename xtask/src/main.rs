@@ -10,8 +10,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  spec [--oracle[=NGINX]] [--binary PATH] [--only NAME] [FILE...]
-        runs the specification documents on Gapura, or on a real nginx
+  spec [--oracle[=NGINX]] [--binary PATH] [--only NAME] [--update] [FILE...]
+        runs the specification documents on Gapura, or on a real nginx; --update shortens spec/pending.txt
   tidy [--update]
         checks the rules of the house; --update lowers xtask/ratchet.tsv
   test [STEP...]
