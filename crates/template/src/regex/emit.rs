@@ -154,17 +154,17 @@ impl Emitter {
     }
 
     fn repeat(&mut self, node: &Node, min: u32, max: Option<u32>, greed: Greed) {
-        if matches!(node, Node::Look { .. }) {
-            // Looking twice sees the same; `fancy-regex` refuses to try.
-            return match (min, max) {
-                (_, Some(0)) => self.push("(?:)"),
-                (0, _) => {
-                    self.push("(?:");
-                    self.node(node);
-                    self.push("|)");
-                }
-                _ => self.node(node),
+        if node.fixed_bytes() == Some(0) {
+            // Asking twice gives the same answer; `fancy-regex` refuses to.
+            let (opening, closing) = match (min, max, greed) {
+                (_, Some(0), _) => return self.push("(?:)"),
+                (0, _, Greed::Lazy) => ("(?:|", ")"),
+                (0, _, _) => ("(?:", "|)"),
+                _ => ("(?:", ")"),
             };
+            self.push(opening);
+            self.node(node);
+            return self.push(closing);
         }
         let possessive = greed == Greed::Possessive && self.dialect == Dialect::Characters;
         if possessive {

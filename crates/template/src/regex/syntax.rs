@@ -188,6 +188,7 @@ impl Node {
                 node.fixed_bytes()?.checked_mul(*min)
             }
             Node::Group(_, node) | Node::Atomic(node) => node.fixed_bytes(),
+            Node::Repeat { node, .. } if node.fixed_bytes() == Some(0) => Some(0),
             Node::Repeat { .. } | Node::BackReference { .. } | Node::Conditional { .. } => None,
             _ => Some(0),
         }
