@@ -117,6 +117,10 @@ fn tutorial(folder: &Path) {
     let logs = gateway.logs();
     assert_eq!(before.lost(), 0, "{before}\n{logs}");
     assert_eq!(meanwhile.lost(), 0, "{meanwhile}\n{logs}");
+    for outcome in [before, meanwhile] {
+        let slowest = outcome.slowest.first().copied().unwrap_or_default();
+        assert!(slowest < wait_max(), "somebody waited {slowest:?}\n{logs}");
+    }
 }
 
 /// How many of `count` requests each application answered; anything but a 200 ends the test.
@@ -161,4 +165,9 @@ fn workers_max() -> usize {
 /// How long a visitor waits. nginx waits a minute before it turns to the other server.
 fn patience_during_outage() -> Duration {
     Duration::from_secs(if is_gapura() { 10 } else { 70 })
+}
+
+/// The longest that anybody may wait for a page while a host is cut off.
+fn wait_max() -> Duration {
+    if is_gapura() { Duration::from_secs(4) } else { patience_during_outage() }
 }

@@ -1,0 +1,216 @@
+//! What happens to visitors while the server is reloaded, while applications come and go, and when a worker dies.
+//! 64 keep-alive connections ask all the time; every answer that does not come is counted.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::client::{Connection, get};
+use support::gateway::{Gateway, Running, application, send};
+use support::load::{Load, Plan};
+use support::{Folder, is_installed, nothing_may_be_skipped, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const CONNECTIONS: usize = 64;
+
+/// One gateway on a loopback address of its own with two applications behind it.
+struct Site {
+    gateway: Gateway,
+    master: Running,
+    applications: Vec<Option<Running>>,
+    /// The first three numbers of its addresses: the gateway is `.1`, the applications `.2` and `.3`.
+    network: String,
+    address: SocketAddr,
+    // Dropped last: the files go when nothing writes to them any more.
+    folder: Folder,
+}
+
+/// Each test has an address of its own in 127.0.0.0/8, so that they run side by side.
+static SITES: AtomicU16 = AtomicU16::new(0);
+
+impl Site {
+    fn start(name: &str) -> Site {
+        let network =
+            format!("127.{}.{}", 64 + std::process::id() % 64, SITES.fetch_add(1, Ordering::Relaxed));
+        let folder = Folder::new(name);
+        let gateway = Gateway::new(folder.path().join("gateway"), Vec::new());
+        let mut site = Site {
+            master: {
+                gateway.write("nginx.conf", &configuration(&network, 0));
+                gateway.start()
+            },
+            gateway,
+            applications: Vec::new(),
+            address: format!("{network}.1:8080").parse().unwrap(),
+            network,
+            folder,
+        };
+        for index in 0..2 {
+            site.applications.push(None);
+            site.start_application(index);
+        }
+        wait_for(&format!("the gateway answers\n{}", site.gateway.logs()), PATIENCE, || {
+            Connection::open(site.address, PATIENCE).ok()
+        });
+        site
+    }
+
+    fn start_application(&mut self, index: usize) {
+        let host = format!("{}.{}", self.network, index + 2);
+        let output = self.folder.path().join(format!("app{}.log", index + 1));
+        self.applications[index] = Some(application(&format!("app{}", index + 1), &host, 3000, &[], &output));
+        wait_for("an application answers", PATIENCE, || get(&host, 3000, "/health", PATIENCE).ok());
+    }
+
+    fn kill_application(&mut self, index: usize) {
+        self.applications[index].take().expect("it runs").kill();
+    }
+
+    /// Writes a configuration that answers `/generation` with this number, and tells the master to take it.
+    fn reload(&self, generation: u32) {
+        self.gateway.write("nginx.conf", &configuration(&self.network, generation));
+        send(self.master.id(), Signal::HUP).unwrap();
+    }
+
+    /// The number of the configuration that answers new connections.
+    fn generation(&self) -> Option<u32> {
+        let answer = Connection::open(self.address, PATIENCE).ok()?.get("site", "/generation").ok()?;
+        answer.text().trim().parse().ok()
+    }
+
+    fn load(&self, path: &'static str, pause_milliseconds: u64) -> Load {
+        Load::start(&Plan {
+            address: self.address,
+            host: "site",
+            path,
+            connections: CONNECTIONS,
+            pause: Duration::from_millis(pause_milliseconds),
+            patience: Duration::from_secs(5),
+            time_max: Duration::from_secs(40),
+        })
+    }
+}
+
+fn configuration(network: &str, generation: u32) -> String {
+    format!(
+        "worker_processes 2;
+         pid logs/gapura.pid;
+         error_log logs/error.log info;
+         events {{ worker_connections 1024; }}
+         http {{
+             access_log off;
+             keepalive_requests 1000000;
+             upstream both {{ server {network}.2:3000; server {network}.3:3000; }}
+             server {{
+                 listen {network}.1:8080;
+                 location / {{ proxy_pass http://both; }}
+                 location = /generation {{ return 200 \"{generation}\\n\"; }}
+             }}
+         }}\n"
+    )
+}
+
+/// Whether the applications can run; says so where not.
+fn ready() -> bool {
+    if is_installed("node") {
+        return true;
+    }
+    assert!(!nothing_may_be_skipped(), "this must run under CI=true, but there is no node on this machine");
+    eprintln!("skipped: there is no node on this machine");
+    false
+}
+
+#[test]
+fn sixty_reloads_in_six_seconds_lose_nothing() {
+    if !ready() {
+        return;
+    }
+    let site = Site::start("gapura-reloads");
+    let load = site.load("/", 5);
+    let started = Instant::now();
+    for generation in 1..=60 {
+        site.reload(generation);
+        let next = started + generation * Duration::from_millis(100);
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    wait_for("the last configuration is in force", PATIENCE, || {
+        (site.generation() == Some(60)).then_some(())
+    });
+    let outcome = load.stop();
+    println!("60 reloads in 6 s: {outcome}");
+    assert_eq!(outcome.lost(), 0, "{outcome}\n{}", site.gateway.logs());
+    assert_eq!(outcome.closed, 0, "{outcome}");
+    assert!(outcome.answered > 2_000, "{outcome}");
+}
+
+#[test]
+fn one_connection_is_answered_across_ten_reloads() {
+    if !ready() {
+        return;
+    }
+    let site = Site::start("gapura-one-connection");
+    let mut connection = Connection::open(site.address, PATIENCE).unwrap();
+    let mut answered = Vec::new();
+    for generation in 1..=10 {
+        site.reload(generation);
+        wait_for("the new configuration is in force", PATIENCE, || {
+            (site.generation() == Some(generation)).then_some(())
+        });
+        let answer = connection.get("site", "/generation");
+        answered.push(answer.map(|answer| answer.text().trim().to_owned()).unwrap_or_default());
+    }
+    let expected: Vec<String> = (1..=10).map(|generation: u32| generation.to_string()).collect();
+    assert_eq!(answered, expected);
+}
+
+#[test]
+fn killing_and_restarting_an_application_loses_nothing() {
+    if !ready() {
+        return;
+    }
+    let mut site = Site::start("gapura-applications");
+    let load = site.load("/", 20);
+    for _ in 0..2 {
+        thread::sleep(Duration::from_millis(1000));
+        site.kill_application(0);
+        thread::sleep(Duration::from_millis(1000));
+        site.start_application(0);
+        wait_for("the application that came back has its share again", Duration::from_secs(15), || {
+            let answer = Connection::open(site.address, PATIENCE).ok()?.get("site", "/").ok()?;
+            (answer.served_by() == "app1").then_some(())
+        });
+    }
+    let outcome = load.stop();
+    println!("an application killed and restarted, twice: {outcome}");
+    assert_eq!(outcome.lost(), 0, "{outcome}\n{}", site.gateway.logs());
+}
+
+#[test]
+fn killing_the_worker_breaks_at_most_its_connections() {
+    if !ready() {
+        return;
+    }
+    let site = Site::start("gapura-worker");
+    let before: BTreeSet<u32> = site.gateway.workers(&site.master).into_iter().collect();
+    assert!(!before.is_empty(), "the master has no worker");
+    let load = site.load("/", 5);
+    thread::sleep(Duration::from_millis(1000));
+    let victim = *before.first().expect("checked above");
+    send(victim, Signal::KILL).unwrap();
+    wait_for("another worker is there", PATIENCE, || {
+        site.gateway.workers(&site.master).into_iter().find(|id| !before.contains(id))
+    });
+    thread::sleep(Duration::from_millis(1000));
+    let outcome = load.stop();
+    println!("a worker killed: {outcome}");
+    let logs = site.gateway.logs();
+    assert!(outcome.broken <= CONNECTIONS as u64, "{outcome}\n{logs}");
+    assert_eq!(outcome.lost() - outcome.broken, 0, "{outcome}\n{logs}");
+    assert_eq!(site.generation(), Some(0));
+    assert!(outcome.answered > 500, "{outcome}");
+}
