@@ -32,6 +32,7 @@ struct Reading {
 
 thread_local! {
     static HOOKED: Cell<bool> = const { Cell::new(false) };
+    static TURN: Cell<u64> = const { Cell::new(0) };
     static READS_LEFT: Cell<u32> = const { Cell::new(0) };
     static READING: Cell<Reading> = const {
         Cell::new(Reading { monotonic_ms: 0, wall: Wall { seconds: 0, millis: 0 } })
@@ -97,9 +98,15 @@ pub fn local_offset_seconds(seconds: i64) -> i32 {
     local::offset_seconds(seconds)
 }
 
+/// Counts the turns of this thread's event loop; always the same on a thread without one.
+pub fn turn() -> u64 {
+    TURN.get()
+}
+
 /// Marks the cached time stale; the runtime calls it whenever the thread wakes up.
 pub(crate) fn turn_began() {
     HOOKED.set(true);
+    TURN.set(TURN.get() + 1);
     READS_LEFT.set(0);
 }
 

@@ -61,7 +61,7 @@ impl FileInfo {
         let kind = FileType::from_raw_mode(stat.st_mode);
         FileInfo {
             size: u64::try_from(stat.st_size).unwrap_or(0),
-            mtime: stat.st_mtime as i64,
+            mtime: stat.st_mtime,
             unique: stat.st_ino,
             is_directory: kind == FileType::Directory,
             is_file: kind == FileType::RegularFile,

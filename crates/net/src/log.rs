@@ -1,4 +1,306 @@
-//! Log sinks.
+//! Where log lines go.
+//!
+//! nginx makes one `write` for every line. Here each thread collects the lines of one turn of its event loop
+//! per log and writes them with one call when the loop is about to wait, or when 64 KB have come together; the
+//! file is opened with `O_APPEND`, so that lines of several threads and processes stay whole. `buffer=`,
+//! `flush=` and `gzip=` keep lines longer, as in nginx. What a thread still holds is written when its event loop
+//! ends, when the thread ends, and by [`flush_thread`].
+//!
+//! A log that cannot be written never stops anything: the lines are lost, a full disk is left alone for the
+//! rest of the second, and the failure is told to [`on_failure`]'s receiver, once a minute per log.
 
-/// Called at the end of each turn of the event loop.
-pub(crate) fn turn_ended() {}
+pub mod file;
+pub mod syslog;
+pub mod variable;
+
+use crate::clock;
+use crate::errno::{Errno, ErrnoMessage};
+use crate::thread;
+use crate::timer::{Deadline, Timer};
+use file::LogFile;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io::Write;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use syslog::{Severity, Syslog};
+
+/// At how many bytes the lines of one turn are written before its end.
+const TURN_BYTES_MAX: usize = 64 * 1024;
+
+/// Seconds between two reports of failure for one log.
+const REPORT_SECONDS: i64 = 60;
+
+/// One log of the configuration. Copies share it; any thread may write.
+#[derive(Clone)]
+pub struct Log(Arc<Shared>);
+
+struct Shared {
+    sink: Sink,
+    buffering: Option<Buffering>,
+}
+
+/// Where the lines of a log end.
+pub enum Sink {
+    /// A file, or something that looks like one.
+    File(Arc<LogFile>),
+    /// The process's standard error, whatever that is at the time of writing.
+    Stderr,
+    /// Datagrams to a syslog server; lines are sent at once.
+    Syslog(Syslog),
+}
+
+/// nginx's `buffer=`, `flush=` and `gzip=`; for files only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffering {
+    /// Lines are kept until the next would not fit.
+    pub bytes_max: usize,
+    /// Lines are kept no longer than this.
+    pub flush: Option<Duration>,
+    /// What is written is compressed first, 1 to 9; each write is a gzip member of its own.
+    pub gzip_level: Option<u32>,
+}
+
+/// A log that could not be written. Displayed in nginx's words, with the error number where there is one:
+/// `write() to "/var/log/a.log" failed (28: No space left on device)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFailure {
+    /// The call and its object, `write() to "/var/log/a.log"`.
+    pub what: String,
+    /// What failed; without a number, only a part was written.
+    pub errno: Option<Errno>,
+}
+
+impl fmt::Display for LogFailure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.errno {
+            Some(errno) => write!(out, "{} failed ({})", self.what, ErrnoMessage(errno)),
+            None => write!(out, "{} was incomplete", self.what),
+        }
+    }
+}
+
+impl Log {
+    /// A log that writes as described above; with buffering, lines wait longer.
+    pub fn new(sink: Sink, buffering: Option<Buffering>) -> Log {
+        Log(Arc::new(Shared { sink, buffering }))
+    }
+
+    /// A log into a file, without buffering beyond the turn.
+    pub fn to_file(file: Arc<LogFile>) -> Log {
+        Log::new(Sink::File(file), None)
+    }
+
+    /// Adds a line (without the line feed at its end). Syslog gets it with the severity of the configuration.
+    pub fn append(&self, line: &[u8]) {
+        self.append_as(line, None);
+    }
+
+    /// Adds a line that carries a severity of its own, as error-log messages do.
+    pub fn append_with_severity(&self, line: &[u8], severity: Severity) {
+        self.append_as(line, Some(severity));
+    }
+
+    /// The file behind it, if it is one.
+    pub fn file(&self) -> Option<&Arc<LogFile>> {
+        match &self.0.sink {
+            Sink::File(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    fn append_as(&self, line: &[u8], severity: Option<Severity>) {
+        if let Sink::Syslog(syslog) = &self.0.sink {
+            if let Err(failure) = syslog.send(line, severity) {
+                report(vec![failure]);
+            }
+            return;
+        }
+        let failures = BUFFERS.try_with(|buffers| buffers.borrow_mut().append(&self.0, line));
+        match failures {
+            Ok(failures) => report(failures),
+            // The thread is ending and its buffers are gone.
+            Err(_) => {
+                let _ = self.0.write(&[line, b"\n"].concat());
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn write(&self, bytes: &[u8]) -> Result<(), LogFailure> {
+        match (&self.sink, self.buffering.and_then(|buffering| buffering.gzip_level)) {
+            (Sink::File(file), None) => file.write(bytes),
+            (Sink::File(file), Some(level)) => file.write(&gzip(bytes, level)),
+            (Sink::Stderr, _) => {
+                // There is nowhere left to tell that it failed.
+                let _ = file::write_all(rustix::stdio::stderr(), bytes);
+                Ok(())
+            }
+            // Sent line by line when appended.
+            (Sink::Syslog(_), _) => Ok(()),
+        }
+    }
+}
+
+fn gzip(bytes: &[u8], level: u32) -> Vec<u8> {
+    let compressed = Vec::with_capacity(bytes.len() / 4 + 64);
+    let mut encoder = flate2::write::GzEncoder::new(compressed, flate2::Compression::new(level));
+    // Writing into a Vec cannot fail.
+    let _ = encoder.write_all(bytes);
+    encoder.finish().unwrap_or_default()
+}
+
+/// Writes everything this thread holds, buffered or not.
+pub fn flush_thread() {
+    let _ = BUFFERS.try_with(|buffers| {
+        let failures = buffers.borrow_mut().flush(Which::All);
+        report(failures);
+    });
+}
+
+/// Calls the receiver on this thread whenever a log could not be written; it may log. One receiver per thread,
+/// the last one counts.
+pub fn on_failure(receiver: impl Fn(&LogFailure) + 'static) {
+    RECEIVER.set(Some(Rc::new(receiver)));
+}
+
+/// The event loop is about to wait: the lines of this turn go out.
+pub(crate) fn turn_ended() {
+    if !IS_DIRTY.get() {
+        return;
+    }
+    IS_DIRTY.set(false);
+    let _ = BUFFERS.try_with(|buffers| {
+        let failures = buffers.borrow_mut().flush(Which::OfTurn);
+        if !failures.is_empty() {
+            report(failures);
+            // What the receiver logged goes out in this turn as well; its own failures are not reported.
+            buffers.borrow_mut().flush(Which::OfTurn);
+        }
+    });
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = const { RefCell::new(Buffers { buffers: Vec::new() }) };
+    static IS_DIRTY: Cell<bool> = const { Cell::new(false) };
+    static RECEIVER: RefCell<Option<Rc<dyn Fn(&LogFailure)>>> = const { RefCell::new(None) };
+    static IS_REPORTING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tells the receiver, who may log in turn; what fails then is not told, or it would never end.
+fn report(failures: Vec<LogFailure>) {
+    if failures.is_empty() || IS_REPORTING.replace(true) {
+        return;
+    }
+    let receiver = RECEIVER.try_with(|receiver| receiver.borrow().clone()).ok().flatten();
+    if let Some(receiver) = receiver {
+        failures.iter().for_each(|failure| receiver(failure));
+    }
+    IS_REPORTING.set(false);
+}
+
+/// What one thread holds of all logs.
+struct Buffers {
+    buffers: Vec<Buffer>,
+}
+
+struct Buffer {
+    log: Arc<Shared>,
+    lines: Vec<u8>,
+    /// A task will write the buffer in time.
+    has_flusher: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    OfTurn,
+    All,
+}
+
+impl Buffers {
+    fn append(&mut self, log: &Arc<Shared>, line: &[u8]) -> Vec<LogFailure> {
+        let index = match self.buffers.iter().position(|buffer| Arc::ptr_eq(&buffer.log, log)) {
+            Some(index) => index,
+            None => {
+                self.buffers.push(Buffer { log: log.clone(), lines: Vec::new(), has_flusher: false });
+                self.buffers.len() - 1
+            }
+        };
+        let buffer = &mut self.buffers[index];
+        let (bytes_max, flush) = match &log.buffering {
+            Some(buffering) => (buffering.bytes_max, buffering.flush),
+            None => (TURN_BYTES_MAX, None),
+        };
+        IS_DIRTY.set(true);
+        let mut failures = Vec::new();
+        if buffer.lines.len() + line.len() + 1 > bytes_max {
+            failures.extend(buffer.write());
+        }
+        buffer.lines.extend_from_slice(line);
+        buffer.lines.push(b'\n');
+        if buffer.lines.len() > bytes_max {
+            // A line that is longer than the buffer is not kept.
+            failures.extend(buffer.write());
+        } else if let Some(flush) = flush
+            && !buffer.has_flusher
+        {
+            buffer.has_flusher = thread::try_spawn_local(flush_later(log.clone(), flush));
+        }
+        failures
+    }
+
+    fn flush(&mut self, which: Which) -> Vec<LogFailure> {
+        let mut failures = Vec::new();
+        self.buffers.retain_mut(|buffer| {
+            // A log that only this still holds has left the configuration.
+            let is_last = Arc::strong_count(&buffer.log) == 1;
+            if buffer.log.buffering.is_none() || which == Which::All || is_last {
+                failures.extend(buffer.write());
+            }
+            !is_last
+        });
+        failures
+    }
+}
+
+impl Buffer {
+    fn write(&mut self) -> Option<LogFailure> {
+        if self.lines.is_empty() {
+            return None;
+        }
+        let result = self.log.write(&self.lines);
+        self.lines.clear();
+        self.lines.shrink_to(TURN_BYTES_MAX);
+        result.err()
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        let failures = self.flush(Which::All);
+        report(failures);
+    }
+}
+
+/// Writes one log's buffer of this thread after a while. It holds the log meanwhile: that is no longer than the
+/// lines were to be kept anyway.
+async fn flush_later(log: Arc<Shared>, after: Duration) {
+    Timer::new().sleep(Deadline::after(after)).await;
+    let _ = BUFFERS.try_with(|buffers| {
+        let mut failures = Vec::new();
+        for buffer in &mut buffers.borrow_mut().buffers {
+            if Arc::ptr_eq(&buffer.log, &log) {
+                buffer.has_flusher = false;
+                failures.extend(buffer.write());
+            }
+        }
+        report(failures);
+    });
+}
+
+/// Seconds since 1970, for the bounds on trying and reporting.
+fn now_seconds() -> i64 {
+    clock::wall().seconds
+}

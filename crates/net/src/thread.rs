@@ -63,7 +63,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         RUNTIME.set(None);
         clock::set_hooked(false);
-        log::turn_ended();
+        log::flush_thread();
     }
 }
 
@@ -75,6 +75,12 @@ pub fn spawn_local(task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
     let handle = RUNTIME.with_borrow(|runtime| runtime.clone());
     let handle = handle.expect("spawn_local is called on a thread with an event loop of ours");
     handle.spawn(OnThisThread(task))
+}
+
+/// As [`spawn_local`] where the thread has an event loop; false where it has none.
+pub(crate) fn try_spawn_local(task: impl Future<Output = ()> + 'static) -> bool {
+    let handle = RUNTIME.try_with(|runtime| runtime.borrow().clone()).ok().flatten();
+    handle.map(|handle| handle.spawn(OnThisThread(task))).is_some()
 }
 
 /// A task that never leaves its thread.

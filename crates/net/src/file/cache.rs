@@ -273,7 +273,7 @@ mod tests {
     use crate::errno::Errno;
     use std::os::fd::AsRawFd;
     use std::os::unix::ffi::OsStrExt;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     const ALWAYS: CacheUse = CacheUse { valid: Duration::from_secs(600), uses_min: 1, keep_errors: true };
     const NEVER: CacheUse = CacheUse { valid: Duration::ZERO, ..ALWAYS };
@@ -285,7 +285,7 @@ mod tests {
         path
     }
 
-    fn open(cache: &FileCache, path: &PathBuf, rules: &CacheUse) -> Result<Opened, Errno> {
+    fn open(cache: &FileCache, path: &Path, rules: &CacheUse) -> Result<Opened, Errno> {
         let path = path.as_os_str().as_bytes();
         cache.open(path, Symlinks::Follow, rules, false).map_err(|error| error.errno)
     }
