@@ -1,1 +1,22 @@
-//! HTTP vocabulary and sans-I/O codecs.
+//! HTTP vocabulary and sans-I/O codecs: bytes in, facts out.
+//!
+//! Nothing here reads a socket, a clock or the environment. What comes from a peer may hold any bytes in any
+//! pieces: every parser goes on where it stopped, gives the same result for every split of its input, and answers
+//! hostile input with an error in nginx's words.
+
+mod fields;
+mod header_line;
+mod host;
+mod known;
+mod method;
+mod request;
+mod request_line;
+mod status;
+pub mod uri;
+
+pub use fields::{Fields, Span};
+pub use host::{InvalidHost, normalise_host};
+pub use method::Method;
+pub use request::{Connection, Framing, HeadOptions, Parse, Refusal, RequestHead, parse_request_head};
+pub use request_line::Version;
+pub use status::Status;
