@@ -7,6 +7,7 @@ pub mod connect;
 pub mod errno;
 pub mod file;
 pub mod log;
+pub mod process;
 pub mod random;
 pub mod sockopt;
 pub mod stream;
