@@ -4,6 +4,7 @@
 //! pieces: every parser goes on where it stopped, gives the same result for every split of its input, and answers
 //! hostile input with an error in nginx's words.
 
+pub mod chunked;
 mod fields;
 mod header_line;
 mod host;
@@ -11,12 +12,15 @@ mod known;
 mod method;
 mod request;
 mod request_line;
+pub mod response;
 mod status;
 pub mod uri;
 
+pub use chunked::{Chunk, ChunkError, ChunkedDecoder, chunk_header, last_chunk};
 pub use fields::{Fields, Span};
 pub use host::{InvalidHost, normalise_host};
 pub use method::Method;
 pub use request::{Connection, Framing, HeadOptions, Parse, Refusal, RequestHead, parse_request_head};
 pub use request_line::Version;
+pub use response::{ResponseFraming, ResponseHead, ResponseOptions, ResponseParse, parse_response_head};
 pub use status::Status;
