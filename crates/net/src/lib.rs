@@ -6,6 +6,7 @@ pub mod clock;
 pub mod connect;
 pub mod errno;
 pub mod file;
+pub mod listen;
 pub mod log;
 pub mod process;
 pub mod random;

@@ -1,5 +1,6 @@
 //! Socket options that the safe wrappers do not offer.
 
+use crate::errno::{Errno, errno_of};
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -71,4 +72,26 @@ pub fn set_bind_address_no_port(fd: BorrowedFd<'_>) {
             size_of::<c_int>() as u32,
         );
     }
+}
+
+const TCP_DEFER_ACCEPT: c_int = 9;
+const TCP_FASTOPEN: c_int = 23;
+
+/// `listen ... fastopen=N`: how many connections may wait that sent data with their first packet (RFC 7413).
+pub fn set_fastopen(fd: BorrowedFd<'_>, connections: c_int) -> Result<(), Errno> {
+    set_tcp_integer(fd, TCP_FASTOPEN, connections)
+}
+
+/// `listen ... deferred`: connections are accepted when data came, or after that many seconds; 0 turns it off.
+pub fn set_deferred_accept(fd: BorrowedFd<'_>, seconds: c_int) -> Result<(), Errno> {
+    set_tcp_integer(fd, TCP_DEFER_ACCEPT, seconds)
+}
+
+fn set_tcp_integer(fd: BorrowedFd<'_>, name: c_int, value: c_int) -> Result<(), Errno> {
+    // SAFETY: the kernel reads `size_of::<c_int>()` bytes from a live value.
+    let failed = unsafe {
+        let pointer = (&raw const value).cast();
+        setsockopt(fd.as_raw_fd(), IPPROTO_TCP, name, pointer, size_of::<c_int>() as u32)
+    };
+    if failed == 0 { Ok(()) } else { Err(errno_of(&std::io::Error::last_os_error())) }
 }

@@ -4,7 +4,7 @@ use super::channel::Channel;
 use crate::errno::{Errno, errno_of};
 use rustix::process::{Pid, WaitOptions};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -59,6 +59,26 @@ pub fn binary(
     child.map(|child| pid_of(&child)).map_err(|error| errno_of(&error))
 }
 
+/// Takes over a descriptor that the program which executed this one left open; from now on it is closed on exec.
+/// `EBADF` for a number that is not open, a standard one, and one that belongs to this program already.
+pub fn inherited_descriptor(number: RawFd) -> Result<OwnedFd, Errno> {
+    use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+    if number <= 2 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: the borrow is only used, within these two lines, to ask for the flags: harmless whoever owns the
+    // number, and an error where nobody does.
+    let flags = fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) })?;
+    if flags.contains(FdFlags::CLOEXEC) {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: the number is open (asked above) and nobody here owns it: whatever this program opens is closed on
+    // exec from the start, as everything of Rust's library is, and so is what was taken over here before.
+    let owned = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl_setfd(&owned, FdFlags::CLOEXEC)?;
+    Ok(owned)
+}
+
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -89,4 +109,18 @@ pub fn reap() -> Option<(Pid, Exit)> {
 
 fn pid_of(child: &std::process::Child) -> Pid {
     Pid::from_child(child)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn only_what_is_left_open_by_another_program_is_taken_over() {
+        let own = super::super::daemon::dev_null().expect("there is a /dev/null");
+        for number in [-1, 0, 2, 1_000_000, own.as_raw_fd()] {
+            assert_eq!(inherited_descriptor(number).map(|_| ()), Err(Errno::BADF), "{number}");
+        }
+    }
 }
