@@ -3,7 +3,11 @@
 
 use bstr::ByteSlice;
 use regex::bytes::Regex;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+/// How often `%x*COUNT%` may repeat.
+const REPEATS_MAX: usize = 1 << 20;
 
 /// What the placeholders of a document stand for in one scenario: name without the percent signs -> value.
 #[derive(Debug, Clone, Default)]
@@ -25,15 +29,24 @@ impl Places {
         self.fill_with(text, regex::escape)
     }
 
+    /// What a name stands for; `x*600` is 600 times x.
+    fn value(&self, name: &str) -> Option<Cow<'_, str>> {
+        if let Some((text, count)) = name.split_once('*') {
+            let count: usize = count.parse().ok().filter(|count| *count <= REPEATS_MAX)?;
+            return Some(Cow::Owned(text.repeat(count)));
+        }
+        self.0.get(name).map(|value| Cow::Borrowed(value.as_str()))
+    }
+
     fn fill_with(&self, text: &str, shape: impl Fn(&str) -> String) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(start) = rest.find('%') {
             out.push_str(&rest[..start]);
             let after = &rest[start + 1..];
-            match after.find('%').and_then(|end| Some((end, self.0.get(&after[..end])?))) {
+            match after.find('%').and_then(|end| Some((end, self.value(&after[..end])?))) {
                 Some((end, value)) => {
-                    out.push_str(&shape(value));
+                    out.push_str(&shape(&value));
                     rest = &after[end + 1..];
                 }
                 None => {
@@ -172,6 +185,8 @@ mod tests {
             ("/a%20b%PORT%", "/a%20b8080"),
             ("%PORT2%", "%PORT2%"),
             ("100%", "100%"),
+            ("<%ab*3%>", "<ababab>"),
+            ("%a*b%", "%a*b%"),
             ("%%PORT%%", "%8080%"),
         ] {
             assert_eq!(places.fill(text), filled);
