@@ -9,6 +9,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// What to set on the socket before it connects.
 #[derive(Clone, Debug, Default)]
@@ -20,12 +21,28 @@ pub struct ConnectOptions {
     pub transparent: bool,
     /// `SO_KEEPALIVE` (`proxy_socket_keepalive`).
     pub keepalive: bool,
+    /// How keep-alive probes are sent, where they are; the system's own rhythm is hours.
+    pub probes: Option<Probes>,
+    /// `TCP_USER_TIMEOUT`: how long sent bytes, or the attempt to connect, may stay without any sign of life from
+    /// the peer's machine. A slow application never runs into it: its machine acknowledges.
+    pub user_timeout: Option<Duration>,
     /// `TCP_NODELAY` from the start.
     pub nodelay: bool,
     /// `SO_RCVBUF` in bytes.
     pub receive_buffer_bytes: Option<usize>,
     /// `SO_SNDBUF` in bytes (`proxy_send_lowat` has no counterpart on Linux).
     pub send_buffer_bytes: Option<usize>,
+}
+
+/// The rhythm of keep-alive probes, in whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probes {
+    /// Silence before the first probe (`TCP_KEEPIDLE`).
+    pub idle: Duration,
+    /// Between two probes (`TCP_KEEPINTVL`).
+    pub interval: Duration,
+    /// Unanswered probes after which the connection is broken (`TCP_KEEPCNT`).
+    pub count: u32,
 }
 
 /// Why no connection was made. Displayed as nginx logs it: `connect() failed (111: Connection refused)`,
@@ -117,23 +134,34 @@ fn open(address: &Address) -> Result<OwnedFd, ConnectError> {
 }
 
 fn configure(fd: &OwnedFd, address: &Address, options: &ConnectOptions) -> Result<(), ConnectError> {
-    use rustix::net::sockopt::{
-        set_socket_keepalive, set_socket_recv_buffer_size, set_socket_send_buffer_size, set_tcp_nodelay,
-    };
+    use rustix::net::sockopt;
     let option = |name| move |errno| failed(ConnectStep::Option(name), errno);
     if let Some(bytes) = options.receive_buffer_bytes {
-        set_socket_recv_buffer_size(fd, bytes).map_err(option("SO_RCVBUF"))?;
+        sockopt::set_socket_recv_buffer_size(fd, bytes).map_err(option("SO_RCVBUF"))?;
     }
     if let Some(bytes) = options.send_buffer_bytes {
-        set_socket_send_buffer_size(fd, bytes).map_err(option("SO_SNDBUF"))?;
+        sockopt::set_socket_send_buffer_size(fd, bytes).map_err(option("SO_SNDBUF"))?;
     }
     let Address::Inet(peer) = address else { return Ok(()) };
     if options.keepalive {
-        set_socket_keepalive(fd, true).map_err(option("SO_KEEPALIVE"))?;
+        sockopt::set_socket_keepalive(fd, true).map_err(option("SO_KEEPALIVE"))?;
+    }
+    if let Some(probes) = options.probes {
+        sockopt::set_tcp_keepidle(fd, probes.idle).map_err(option("TCP_KEEPIDLE"))?;
+        sockopt::set_tcp_keepintvl(fd, probes.interval).map_err(option("TCP_KEEPINTVL"))?;
+        sockopt::set_tcp_keepcnt(fd, probes.count).map_err(option("TCP_KEEPCNT"))?;
+    }
+    if let Some(timeout) = options.user_timeout {
+        let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        sockopt::set_tcp_user_timeout(fd, millis).map_err(option("TCP_USER_TIMEOUT"))?;
     }
     if options.nodelay {
-        set_tcp_nodelay(fd, true).map_err(option("TCP_NODELAY"))?;
+        sockopt::set_tcp_nodelay(fd, true).map_err(option("TCP_NODELAY"))?;
     }
+    bind_local(fd, peer, options)
+}
+
+fn bind_local(fd: &OwnedFd, peer: &SocketAddr, options: &ConnectOptions) -> Result<(), ConnectError> {
     let Some(local) = options.bind.filter(|local| local.is_ipv4() == peer.is_ipv4()) else { return Ok(()) };
     if options.transparent {
         let socket = socket2::SockRef::from(fd);

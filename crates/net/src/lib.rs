@@ -10,6 +10,7 @@ pub mod listen;
 pub mod log;
 pub mod process;
 pub mod random;
+pub mod resolver;
 pub mod sockopt;
 pub mod stream;
 pub mod thread;

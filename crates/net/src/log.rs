@@ -185,9 +185,11 @@ pub(crate) fn turn_ended() {
 thread_local! {
     static BUFFERS: RefCell<Buffers> = const { RefCell::new(Buffers { buffers: Vec::new() }) };
     static IS_DIRTY: Cell<bool> = const { Cell::new(false) };
-    static RECEIVER: RefCell<Option<Rc<dyn Fn(&LogFailure)>>> = const { RefCell::new(None) };
+    static RECEIVER: RefCell<Option<Receiver>> = const { RefCell::new(None) };
     static IS_REPORTING: Cell<bool> = const { Cell::new(false) };
 }
+
+type Receiver = Rc<dyn Fn(&LogFailure)>;
 
 /// Tells the receiver, who may log in turn; what fails then is not told, or it would never end.
 fn report(failures: Vec<LogFailure>) {

@@ -2,7 +2,7 @@
 
 use net::accept::Acceptor;
 use net::address::Address;
-use net::connect::{ConnectOptions, ConnectStep, connect};
+use net::connect::{ConnectOptions, ConnectStep, Probes, connect};
 use net::errno::Errno;
 use net::stream::{Closed, Stream, StreamError};
 use net::thread::{run, spawn_local};
@@ -191,7 +191,16 @@ fn connecting_fails_in_the_words_of_the_system() {
         let error = connect(&address, &foreign, soon()).await.expect_err("not our address");
         assert_eq!((error.step, error.errno), (ConnectStep::Bind, Errno::ADDRNOTAVAIL));
 
-        let local = ConnectOptions { bind: "127.0.0.9:0".parse().ok(), ..ConnectOptions::default() };
+        let local = ConnectOptions {
+            bind: "127.0.0.9:0".parse().ok(),
+            keepalive: true,
+            probes: Some(Probes { idle: Duration::from_secs(2), interval: Duration::from_secs(1), count: 3 }),
+            user_timeout: Some(Duration::from_secs(2)),
+            nodelay: true,
+            receive_buffer_bytes: Some(65536),
+            send_buffer_bytes: Some(65536),
+            ..ConnectOptions::default()
+        };
         let mut stream = connect(&address, &local, soon()).await.expect("all of 127/8 is ours");
         assert_eq!(stream.local_address().ip(), "127.0.0.9".parse().ok());
     });
