@@ -67,6 +67,13 @@ fn is_check(step: &Step) -> bool {
     matches!(step, Step::Exchange(_) | Step::Log(_) | Step::Verdict(_))
 }
 
+/// Whether the next request goes over the connection of the last.
+fn is_continued(rest: &[Step]) -> bool {
+    let next =
+        rest.iter().find_map(|step| if let Step::Exchange(exchange) = step { Some(exchange) } else { None });
+    next.is_some_and(|exchange| exchange.request.has("continue"))
+}
+
 /// `has_twin`: the document says what nginx does instead.
 fn is_left_out(guard: &Guard, binary: &Binary, has_twin: bool) -> bool {
     binary.oracle
@@ -157,7 +164,12 @@ impl<'d> Runner<'d> {
             if !is_check(step) && (index < first_check || matches!(step, Step::Origin(_))) {
                 continue;
             }
-            match self.step(step) {
+            let done = self.step(step);
+            if !is_continued(&self.scenario.steps[index + 1..]) {
+                // Some lines reach a log only when the client has gone.
+                self.close_connection();
+            }
+            match done {
                 Ok(true) if is_check(step) => outcome.passed += 1,
                 Ok(true) => {}
                 Ok(false) => outcome.skipped += 1,

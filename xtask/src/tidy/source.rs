@@ -17,7 +17,8 @@ impl Source {
     /// Prepares a file.
     pub fn new(path: String, text: String) -> Self {
         let code = blank(&text);
-        let all_tests = path.contains("/tests/") || path.contains("/benches/") || path.ends_with("/tests.rs");
+        let aside = ["/tests/", "/benches/", "/examples/", "/tests.rs"];
+        let all_tests = aside.iter().any(|part| path.contains(part));
         let marker = code.lines().position(|line| line.trim() == "#[cfg(test)]");
         let tests_from = if all_tests { 1 } else { marker.map_or(usize::MAX, |index| index + 1) };
         Self { path, text, code, tests_from }
