@@ -62,12 +62,7 @@ impl MemoryFiles {
         }
         for include in &tree.includes {
             if is_glob(include.path.as_bstr()) {
-                let names = include
-                    .files
-                    .iter()
-                    .filter_map(|id| tree.sources.file(*id))
-                    .map(|file| file.name.clone());
-                memory.insert_glob(include.path.clone(), names.collect());
+                memory.insert_glob(include.path.clone(), include.paths.clone());
             }
         }
         memory
@@ -76,7 +71,16 @@ impl MemoryFiles {
 
 impl Files for MemoryFiles {
     fn read(&self, path: &BStr) -> Result<Vec<u8>, FileError> {
-        self.files.get(path).map(|text| text.to_vec()).ok_or_else(FileError::missing)
+        if let Some(text) = self.files.get(path) {
+            return Ok(text.to_vec());
+        }
+        let folder = BString::from([path.as_bytes().trim_end_with(|c| c == '/'), b"/"].concat());
+        match self.files.range(folder.clone()..).next() {
+            Some((name, _)) if name.starts_with(&folder) => {
+                Err(FileError { errno: 21, message: "Is a directory".to_owned() })
+            }
+            _ => Err(FileError::missing()),
+        }
     }
 
     fn glob(&self, pattern: &BStr) -> Result<Vec<BString>, FileError> {

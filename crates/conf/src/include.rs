@@ -23,7 +23,7 @@ impl Parser<'_> {
         let path = self.absolute(node.args.first().map_or(BStr::new(""), |word| word.text.as_bstr()));
         let mut nodes = Vec::new();
         let mut read = Vec::new();
-        let names = if is_glob(path.as_bstr()) {
+        let paths = if is_glob(path.as_bstr()) {
             self.files.glob(path.as_bstr()).unwrap_or_else(|error| {
                 self.report(reader, syntax::cannot_glob(path.as_bstr(), &node, error));
                 Vec::new()
@@ -33,8 +33,13 @@ impl Parser<'_> {
         };
         // The place in the list is taken before the included files take theirs.
         let place = self.tree.includes.len();
-        self.tree.includes.push(Include { node: node.clone(), path, files: Vec::new() });
-        for name in names {
+        self.tree.includes.push(Include {
+            node: node.clone(),
+            path,
+            paths: paths.clone(),
+            files: Vec::new(),
+        });
+        for name in &paths {
             if self.full {
                 break;
             }
@@ -56,7 +61,8 @@ impl Parser<'_> {
         }
         if self.tree.sources.files.len() >= INCLUDED_FILES_MAX || self.text_bytes >= TEXT_BYTES_MAX {
             self.full = true;
-            self.report(reader, syntax::too_many_files(node, INCLUDED_FILES_MAX, TEXT_BYTES_MAX));
+            // Said even where the file that goes too far was read before without harm.
+            self.diagnostics.push(syntax::too_many_files(node, INCLUDED_FILES_MAX, TEXT_BYTES_MAX));
             return None;
         }
         match self.read(name) {

@@ -49,6 +49,8 @@ pub(crate) struct Lexer<'a> {
     window_limited: bool,
     /// The word just read, if it was quoted: what may follow is restricted.
     after_quote: Option<Span>,
+    /// Nothing was read since the last word.
+    after_word: bool,
     quote: Option<Span>,
     newlines: u32,
     /// Comments met since the last time they were taken.
@@ -72,6 +74,7 @@ impl<'a> Lexer<'a> {
             window: 0,
             window_limited,
             after_quote: None,
+            after_word: false,
             quote: None,
             newlines: 1,
             comments: Vec::new(),
@@ -96,6 +99,7 @@ impl<'a> Lexer<'a> {
             return Ok(Token::End(self.span(self.position, self.position)));
         };
         self.newlines = 0;
+        self.after_word = false;
         self.window = self.position;
         let single = self.span(self.position, self.position + 1);
         match byte {
@@ -126,7 +130,10 @@ impl<'a> Lexer<'a> {
             match self.peek() {
                 Ok(byte) if is_space(byte) => {
                     self.newlines += u32::from(byte == b'\n');
-                    self.window = self.position;
+                    // nginx reads the byte that ends a word as part of it: the window moves on with the next one.
+                    if !std::mem::take(&mut self.after_word) {
+                        self.window = self.position;
+                    }
                     self.position += 1;
                 }
                 Ok(b'#') => self.comment()?,
@@ -193,6 +200,7 @@ impl<'a> Lexer<'a> {
         };
         let span = self.span(start, self.position);
         let quoted = self.quote.take().is_some();
+        self.after_word = true;
         if quoted {
             self.after_quote = Some(span);
         }

@@ -79,7 +79,7 @@ pub(crate) struct Parser<'a> {
     /// The folder of the main file with its slash; without it includes are not followed.
     pub(crate) folder: Option<BString>,
     pub(crate) tree: Tree,
-    diagnostics: Vec<Diagnostic>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
     texts: HashMap<BString, Arc<[u8]>>,
     names_read: HashSet<BString>,
     pub(crate) text_bytes: usize,
@@ -204,7 +204,7 @@ impl<'a> Parser<'a> {
     fn block(&mut self, reader: &mut Reader, open: Option<Span>) -> Block {
         let mut block = Block::default();
         let mut comments = BlockComments::default();
-        let mut previous = Previous::Open;
+        let mut previous = if open.is_some() { Previous::Open } else { Previous::Other };
         loop {
             let statement = self.statement(reader);
             for found in &statement.leading {

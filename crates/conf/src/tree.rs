@@ -86,7 +86,9 @@ pub struct Include {
     pub node: Node,
     /// The path or pattern it asked for, made absolute.
     pub path: BString,
-    /// What was read for it, in order. Empty for a pattern that matches nothing, and for a file that cannot be read.
+    /// The paths that match: just the one if it is no pattern.
+    pub paths: Vec<BString>,
+    /// What was read, in order; a path that cannot be read has nothing here.
     pub files: Vec<FileId>,
 }
 
