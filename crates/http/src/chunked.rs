@@ -28,7 +28,7 @@ enum State {
     Done,
 }
 
-/// What [`ChunkedDecoder::decode`] found.
+/// What [`Decoder::next_piece`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chunk {
     /// The input holds no more body; all of it was taken.
@@ -40,6 +40,15 @@ pub enum Chunk {
         /// How many bytes of the input were taken; what follows belongs to the next message.
         consumed: usize,
     },
+}
+
+/// What [`Decoder::decode`] took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// How many bytes of the input.
+    pub consumed: usize,
+    /// Is the body over?
+    pub finished: bool,
 }
 
 /// A body that breaks the coding's rules. The connection cannot be used any more.
@@ -55,7 +64,7 @@ pub enum ChunkError {
 
 /// The state between two pieces of a chunked body.
 #[derive(Clone, Debug, Default)]
-pub struct ChunkedDecoder {
+pub struct Decoder {
     state: State,
     left: u64,
     /// 0: trailers are skipped.
@@ -69,15 +78,15 @@ pub struct ChunkedDecoder {
 /// The largest size nginx takes.
 const SIZE_MAX: u64 = i64::MAX as u64;
 
-impl ChunkedDecoder {
+impl Decoder {
     /// A decoder that skips trailers.
-    pub fn new() -> ChunkedDecoder {
-        ChunkedDecoder::default()
+    pub fn new() -> Decoder {
+        Decoder::default()
     }
 
     /// A decoder that keeps up to that many bytes of trailers.
-    pub fn keeping_trailers(trailer_bytes_max: usize) -> ChunkedDecoder {
-        ChunkedDecoder { trailer_bytes_max, ..ChunkedDecoder::default() }
+    pub fn keeping_trailers(trailer_bytes_max: usize) -> Decoder {
+        Decoder { trailer_bytes_max, ..Decoder::default() }
     }
 
     /// Makes it ready for another body, keeping memory and settings.
@@ -110,7 +119,7 @@ impl ChunkedDecoder {
     ///
     /// # Errors
     /// [`ChunkError`] at the first byte that has no place.
-    pub fn decode(&mut self, input: &[u8]) -> Result<Chunk, ChunkError> {
+    pub fn next_piece(&mut self, input: &[u8]) -> Result<Chunk, ChunkError> {
         let mut position = 0;
         while let Some(&byte) = input.get(position) {
             match self.state {
@@ -130,6 +139,34 @@ impl ChunkedDecoder {
             position += 1;
         }
         Ok(if self.state == State::Done { Chunk::End { consumed: position } } else { Chunk::NeedMore })
+    }
+
+    /// Takes the whole input, or up to the end of the body, and copies what is body to `out`. For bodies that are
+    /// collected; [`Decoder::next_piece`] copies nothing. Kept trailers are added to `trailers` at the end.
+    ///
+    /// # Errors
+    /// As [`Decoder::next_piece`].
+    pub fn decode(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        trailers: &mut Fields,
+    ) -> Result<Decoded, ChunkError> {
+        let mut consumed = 0;
+        loop {
+            let rest = input.get(consumed..).unwrap_or_default();
+            match self.next_piece(rest)? {
+                Chunk::NeedMore => return Ok(Decoded { consumed: input.len(), finished: false }),
+                Chunk::Data(range) => {
+                    consumed += range.end;
+                    out.extend_from_slice(rest.get(range).unwrap_or_default());
+                }
+                Chunk::End { consumed: last } => {
+                    trailers.extend_from(&self.trailers);
+                    return Ok(Decoded { consumed: consumed + last, finished: true });
+                }
+            }
+        }
     }
 
     /// Takes one byte of the framing.
@@ -211,10 +248,10 @@ impl ChunkedDecoder {
 }
 
 /// Appends the line that opens a chunk of `length` bytes. A chunk of 0 would end the body: use [`last_chunk`].
-pub fn chunk_header(length: u64, out: &mut Vec<u8>) {
-    let digits = (64 - (length | 1).leading_zeros()).div_ceil(4);
+pub fn chunk_header(length: usize, out: &mut Vec<u8>) {
+    let digits = (usize::BITS - (length | 1).leading_zeros()).div_ceil(4);
     for digit in (0..digits).rev() {
-        out.push(b"0123456789abcdef"[(length >> (digit * 4) & 15) as usize]);
+        out.push(b"0123456789abcdef"[length >> (digit * 4) & 15]);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -238,7 +275,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Decodes `input` in the pieces that `cuts` makes of it: the body, how it ended, what was left over.
-    fn decode(input: &[u8], cuts: &[usize], mut decoder: ChunkedDecoder) -> (Vec<u8>, String, usize) {
+    fn decode(input: &[u8], cuts: &[usize], mut decoder: Decoder) -> (Vec<u8>, String, usize) {
         let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (input.len() + 1)).collect();
         ends.sort_unstable();
         ends.push(input.len());
@@ -246,7 +283,7 @@ mod tests {
         let mut position = 0;
         for end in ends {
             loop {
-                match decoder.decode(&input[position..end]) {
+                match decoder.next_piece(&input[position..end]) {
                     Ok(Chunk::NeedMore) => {
                         position = end;
                         break;
@@ -293,7 +330,7 @@ mod tests {
         ];
         for (input, body, end, left) in cases {
             for cut in 0..=input.len() {
-                let found = decode(input.as_bytes(), &[cut], ChunkedDecoder::new());
+                let found = decode(input.as_bytes(), &[cut], Decoder::new());
                 assert_eq!(
                     found,
                     (body.as_bytes().to_vec(), end.to_string(), *left),
@@ -313,7 +350,7 @@ mod tests {
         ];
         for (input, end, left) in cases {
             for cut in 0..=input.len() {
-                let found = decode(input.as_bytes(), &[cut], ChunkedDecoder::keeping_trailers(20));
+                let found = decode(input.as_bytes(), &[cut], Decoder::keeping_trailers(20));
                 assert_eq!((found.1.as_str(), found.2), (*end, *left), "{input:?} cut at {cut}");
             }
         }
@@ -327,18 +364,22 @@ mod tests {
         ) {
             let mut wire = Vec::new();
             for chunk in &chunks {
-                chunk_header(chunk.len() as u64, &mut wire);
+                chunk_header(chunk.len(), &mut wire);
                 wire.extend_from_slice(chunk);
                 wire.extend_from_slice(CHUNK_END);
             }
             let trailers: Fields = [(&b"Digest"[..], &b"x"[..])].into_iter().collect();
             last_chunk(&trailers, &mut wire);
-            let (body, end, left) = decode(&wire, &cuts, ChunkedDecoder::keeping_trailers(100));
+            let (body, end, left) = decode(&wire, &cuts, Decoder::keeping_trailers(100));
             prop_assert_eq!((body, end.as_str(), left), (chunks.concat(), r#"end ["Digest: x"]"#, 0));
+            let (mut copy, mut kept) = (Vec::new(), Fields::new());
+            let done = Decoder::keeping_trailers(100).decode(&wire, &mut copy, &mut kept);
+            prop_assert_eq!(done, Ok(Decoded { consumed: wire.len(), finished: true }));
+            prop_assert_eq!((copy, kept), (chunks.concat(), trailers));
         }
 
         #[test]
-        fn sizes_are_plain_hexadecimal(length in any::<u64>()) {
+        fn sizes_are_plain_hexadecimal(length in any::<usize>()) {
             let mut out = Vec::new();
             chunk_header(length, &mut out);
             prop_assert_eq!(out, format!("{length:x}\r\n").into_bytes());
@@ -348,7 +389,7 @@ mod tests {
         fn any_split_gives_the_same(
             input in "[0-3a;\r\n x]{0,24}", cuts in prop::collection::vec(any::<usize>(), 0..6)
         ) {
-            for decoder in [ChunkedDecoder::new(), ChunkedDecoder::keeping_trailers(8)] {
+            for decoder in [Decoder::new(), Decoder::keeping_trailers(8)] {
                 prop_assert_eq!(
                     decode(input.as_bytes(), &cuts, decoder.clone()),
                     decode(input.as_bytes(), &[], decoder)

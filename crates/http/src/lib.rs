@@ -10,13 +10,13 @@ mod header_line;
 mod host;
 mod known;
 mod method;
-mod request;
+pub mod request;
 mod request_line;
 pub mod response;
 mod status;
 pub mod uri;
 
-pub use chunked::{Chunk, ChunkError, ChunkedDecoder, chunk_header, last_chunk};
+pub use chunked::{Chunk, ChunkError, Decoder as ChunkedDecoder};
 pub use fields::{Fields, Span};
 pub use host::{InvalidHost, normalise_host};
 pub use method::Method;

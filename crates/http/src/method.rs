@@ -1,5 +1,7 @@
 //! Request methods: the ones nginx knows by name, and any other.
 
+use crate::request::RequestHead;
+
 /// A request method. The text of one that is not known stays with the request's head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -70,9 +72,14 @@ impl Method {
         }
     }
 
-    /// The method's name; `None` for [`Method::Other`], whose text is in the request's head.
-    pub fn name(self) -> Option<&'static [u8]> {
+    /// The name of a known method.
+    pub fn known_name(self) -> Option<&'static [u8]> {
         NAMES.get(self as usize).copied()
+    }
+
+    /// The method's name, which for [`Method::Other`] is what `head` says.
+    pub fn name(self, head: &RequestHead) -> &[u8] {
+        self.known_name().unwrap_or_else(|| head.method_text())
     }
 
     /// One bit a method, for sets of them: `limit_except`, `dav_methods`, `proxy_cache_methods`.
@@ -101,12 +108,12 @@ mod tests {
     #[test]
     fn names_and_methods_agree() {
         for name in NAMES {
-            assert_eq!(Method::parse(name).name(), Some(name));
+            assert_eq!(Method::parse(name).known_name(), Some(name));
         }
         for unknown in ["get", "GETS", "", "PURGE", "M-SEARCH"] {
             assert_eq!(Method::parse(unknown.as_bytes()), Method::Other);
         }
-        assert_eq!(Method::Other.name(), None);
+        assert_eq!(Method::Other.known_name(), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::method::Method;
 use crate::request_line::{LineEnd, RequestLine, Version};
 use crate::status::Status;
 use crate::uri::{UriParts, normalise};
+use bstr::{BStr, BString};
 use std::borrow::Cow;
 
 /// How a head is to be read: the directives of the default server of the address a connection came to.
@@ -80,18 +81,18 @@ pub struct Refusal {
     /// What to answer. 494 is answered as 400 ([`Status::as_sent`]).
     pub status: Status,
     /// nginx's message, for the error log at level `info`.
-    pub message: Cow<'static, [u8]>,
+    pub message: Cow<'static, BStr>,
     /// Must the connection linger before it is closed, because the client is still sending?
     pub lingering: bool,
 }
 
 impl Refusal {
     fn new(status: Status, message: &'static str) -> Refusal {
-        Refusal { status, message: Cow::Borrowed(message.as_bytes()), lingering: false }
+        Refusal { status, message: Cow::Borrowed(BStr::new(message)), lingering: false }
     }
 
-    fn bad_request(message: impl Into<Cow<'static, [u8]>>) -> Refusal {
-        Refusal { status: Status::BAD_REQUEST, message: message.into(), lingering: false }
+    fn owned(status: Status, message: Vec<u8>) -> Refusal {
+        Refusal { status, message: Cow::Owned(BString::from(message)), lingering: false }
     }
 }
 
@@ -319,7 +320,7 @@ impl RequestHead {
                 Line::End => return self.end_of_fields(options).map(|()| true),
                 Line::Refused => {
                     let message = self.scan.line.refusal_message("client sent invalid header line: ", input);
-                    return Err(Refusal::bad_request(message));
+                    return Err(Refusal::owned(Status::BAD_REQUEST, message));
                 }
             }
         }
@@ -449,7 +450,7 @@ impl RequestHead {
         if let Some((name, value)) = self.fields.spans_at(previous) {
             show(b", previous value: \"", name, value);
         }
-        Refusal::bad_request(message)
+        Refusal::owned(Status::BAD_REQUEST, message)
     }
 
     /// What can be judged only when every field is known (`ngx_http_process_request_header`'s order).
@@ -470,11 +471,7 @@ impl RequestHead {
                 );
             }
             if let Some(message) = self.seen.encoding_message.take() {
-                return Err(Refusal {
-                    status: Status::NOT_IMPLEMENTED,
-                    message: Cow::Owned(message),
-                    lingering: false,
-                });
+                return Err(Refusal::owned(Status::NOT_IMPLEMENTED, message));
             }
             if has_length {
                 return refuse(
@@ -511,7 +508,7 @@ impl RequestHead {
             let shown = shown.get(..shown_bytes.min(SHOWN_BYTES_MAX)).unwrap_or(shown);
             [b"client sent too long header line: \"", shown, b"...\""].concat()
         };
-        Refusal { status: Status::REQUEST_HEADER_TOO_LARGE, message: Cow::Owned(message), lingering: true }
+        Refusal { lingering: true, ..Refusal::owned(Status::REQUEST_HEADER_TOO_LARGE, message) }
     }
 
     /// Accounts for a line of `bytes` as nginx's buffers would: a line that does not fit the rest of one is moved

@@ -6,6 +6,7 @@ use crate::method::Method;
 use crate::request::{contains_ignoring_case, parse_length};
 use crate::request_line::Version;
 use crate::status::Status;
+use bstr::{BStr, BString};
 use std::borrow::Cow;
 
 /// What [`parse_response_head`] came to.
@@ -22,7 +23,7 @@ pub enum ResponseParse {
     /// of an HTTP/0.9 answer, status 200, which ends with the connection.
     Headless,
     /// The head is refused: nginx's message, for the error log at level `error`.
-    Refused(Cow<'static, [u8]>),
+    Refused(Cow<'static, BStr>),
 }
 
 /// How the end of an answer's body is found.
@@ -130,7 +131,7 @@ pub fn parse_response_head(input: &[u8], options: &ResponseOptions, out: &mut Re
             ResponseParse::Complete { consumed: out.position }
         }
         Ok(false) if seen.len() >= options.header_bytes_max => {
-            ResponseParse::Refused(Cow::Borrowed(b"upstream sent too big header"))
+            ResponseParse::Refused(Cow::Borrowed(BStr::new("upstream sent too big header")))
         }
         Ok(false) => ResponseParse::Incomplete,
         Err(Fault::Headless) => ResponseParse::Headless,
@@ -138,14 +139,20 @@ pub fn parse_response_head(input: &[u8], options: &ResponseOptions, out: &mut Re
     }
 }
 
+impl From<Vec<u8>> for Fault {
+    fn from(message: Vec<u8>) -> Fault {
+        Fault::Refused(Cow::Owned(BString::from(message)))
+    }
+}
+
 enum Fault {
     Headless,
-    Refused(Cow<'static, [u8]>),
+    Refused(Cow<'static, BStr>),
 }
 
 impl From<&'static str> for Fault {
     fn from(message: &'static str) -> Fault {
-        Fault::Refused(Cow::Borrowed(message.as_bytes()))
+        Fault::Refused(Cow::Borrowed(BStr::new(message)))
     }
 }
 
@@ -217,9 +224,7 @@ impl ResponseHead {
                     return Ok(true);
                 }
                 Line::Refused => {
-                    return Err(Fault::Refused(Cow::Owned(
-                        self.line.refusal_message("upstream sent invalid header: ", input),
-                    )));
+                    return Err(self.line.refusal_message("upstream sent invalid header: ", input).into());
                 }
             }
         }
@@ -289,7 +294,7 @@ impl ResponseHead {
         }
         if name.eq_ignore_ascii_case(b"content-length") {
             if let Some(previous) = self.length_place {
-                return Err(Fault::Refused(Cow::Owned(self.duplicate(input, previous))));
+                return Err(self.duplicate(input, previous).into());
             }
             if self.encoding_place.is_some() {
                 return Err(BOTH_LENGTHS.into());
@@ -299,11 +304,11 @@ impl ResponseHead {
             if self.content_length.is_none() {
                 let message =
                     [b"upstream sent invalid \"Content-Length\" header: \"", name, b": ", value, b"\""];
-                return Err(Fault::Refused(Cow::Owned(message.concat())));
+                return Err(message.concat().into());
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             if let Some(previous) = self.encoding_place {
-                return Err(Fault::Refused(Cow::Owned(self.duplicate(input, previous))));
+                return Err(self.duplicate(input, previous).into());
             }
             if self.length_place.is_some() {
                 return Err(BOTH_LENGTHS.into());
@@ -312,7 +317,7 @@ impl ResponseHead {
             if !value.eq_ignore_ascii_case(b"chunked") {
                 let message =
                     [&b"upstream sent unknown \"Transfer-Encoding\": \""[..], value, b"\""].concat();
-                return Err(Fault::Refused(Cow::Owned(message)));
+                return Err(message.into());
             }
             self.chunked = true;
         } else if name.eq_ignore_ascii_case(b"connection") {

@@ -31,6 +31,7 @@ impl Status {
     pub const FORBIDDEN: Status = Status(403);
     pub const NOT_FOUND: Status = Status(404);
     pub const NOT_ALLOWED: Status = Status(405);
+    pub const METHOD_NOT_ALLOWED: Status = Status(405);
     pub const NOT_ACCEPTABLE: Status = Status(406);
     pub const PROXY_AUTHENTICATION_REQUIRED: Status = Status(407);
     pub const REQUEST_TIME_OUT: Status = Status(408);
