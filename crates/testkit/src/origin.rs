@@ -214,7 +214,7 @@ impl Shared {
                 Behaviour::Echo(names) => {
                     connection.send(&reply(&request, &echo(&request, names)), false).is_ok()
                 }
-                Behaviour::Silent => true,
+                Behaviour::Silent => continue,
             };
             if !stays || last {
                 break;
