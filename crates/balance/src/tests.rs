@@ -389,6 +389,15 @@ fn huge_weights_do_not_make_a_huge_ring() {
     assert!(got.matches('1').count() > 30 && got.matches('2').count() > 30, "{got}");
 }
 
+#[test]
+fn threads_share_one_round() {
+    let group = group(Method::RoundRobin, &["weight=5", "weight=2", ""]);
+    let choose = || (0..800).for_each(|_| _ = group.begin(Key::None).choose(NOW, &mut no_random));
+    std::thread::scope(|scope| (0..4).for_each(|_| _ = scope.spawn(choose)));
+    let counts: Vec<u64> = group.states().iter().map(|state| state.counters.requests.load(Relaxed)).collect();
+    assert_eq!((counts, group.active()), (vec![2000, 800, 400], 0));
+}
+
 fn methods() -> impl Strategy<Value = Method> {
     prop::sample::select(vec![
         Method::RoundRobin,

@@ -172,6 +172,8 @@ fn reference(after: &[u8], names: &mut dyn Names) -> Result<(Part, usize), Templ
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Numbers names in the order they are first seen; "unknown" is unknown.
@@ -264,5 +266,20 @@ mod tests {
         assert_eq!(template.is_constant(), Some(&b"$a${"[..]));
         assert!(!template.has_captures());
         assert_eq!(template.variables().count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_compiles_or_is_refused(text in "[a$1{}_?\\-]{0,12}") {
+            let mut registry = Registry::default();
+            if let Ok(template) = Template::compile(text.as_str().into(), &mut registry) {
+                // Nothing but references is changed by compiling.
+                let literal = template.parts().iter().map(|part| match part {
+                    Part::Text(text) => text.to_string(),
+                    Part::Variable(_) | Part::Capture(_) => "$".into(),
+                });
+                prop_assert_eq!(literal.collect::<String>().matches('$').count(), text.matches('$').count());
+            }
+        }
     }
 }

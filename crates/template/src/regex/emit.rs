@@ -54,9 +54,19 @@ impl Emitter {
         self.out.text.push_str(text);
     }
 
+    /// `node` in parentheses, within which alternatives need none of their own.
     fn enclosed(&mut self, opening: &str, node: &Node) {
         self.push(opening);
-        self.node(node);
+        let branches = match node {
+            Node::Alternate(branches) => branches.as_slice(),
+            node => std::slice::from_ref(node),
+        };
+        for (index, branch) in branches.iter().enumerate() {
+            if index > 0 {
+                self.push("|");
+            }
+            self.node(branch);
+        }
         self.push(")");
     }
 
@@ -72,20 +82,8 @@ impl Emitter {
             Node::EndOrFinalNewline => self.end(),
             Node::WordBoundary => self.boundary("\\b", "(?:(?<=W)(?!W)|(?<!W)(?=W))"),
             Node::NotWordBoundary => self.boundary("\\B", "(?:(?<=W)(?=W)|(?<!W)(?!W))"),
-            Node::Concat(nodes) => nodes.iter().for_each(|node| match node {
-                Node::Alternate(_) => self.enclosed("(?:", node),
-                node => self.node(node),
-            }),
-            Node::Alternate(nodes) => {
-                self.push("(?:");
-                for (index, node) in nodes.iter().enumerate() {
-                    if index > 0 {
-                        self.push("|");
-                    }
-                    self.node(node);
-                }
-                self.push(")");
-            }
+            Node::Concat(nodes) => nodes.iter().for_each(|node| self.node(node)),
+            Node::Alternate(_) => self.enclosed("(?:", node),
             Node::Repeat { node, min, max, greed } => self.repeat(node, *min, *max, *greed),
             Node::Group(number, node) => {
                 self.out.groups.push(*number);
@@ -170,7 +168,11 @@ impl Emitter {
         if possessive {
             self.push("(?>");
         }
-        self.enclosed("(?:", node);
+        match node {
+            // Depth is bounded in both engines, so that only what needs it is enclosed.
+            Node::Set(_) | Node::Group(..) | Node::Alternate(_) | Node::Atomic(_) => self.node(node),
+            node => self.enclosed("(?:", node),
+        }
         match (min, max) {
             (0, None) => self.push("*"),
             (1, None) => self.push("+"),

@@ -253,8 +253,11 @@ impl Program {
     }
 }
 
+/// Groups may be nested 250 deep, and each brings a repetition and a concatenation with it.
+const NESTING_MAX: u32 = 1000;
+
 fn linear(text: &str) -> Result<::regex::bytes::Regex, ::regex::Error> {
-    ::regex::bytes::RegexBuilder::new(text).unicode(false).build()
+    ::regex::bytes::RegexBuilder::new(text).unicode(false).nest_limit(NESTING_MAX).build()
 }
 
 /// A finite automaton.

@@ -1,5 +1,7 @@
 //! What PCRE2 10.42 says about patterns and subjects, recorded from the library itself.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Where the groups are, `-` for one that took no part.
@@ -294,4 +296,54 @@ fn the_first_pattern_in_order_wins() {
         assert_eq!(set.find(subject), *expected, "{:?}", BStr::new(subject));
     }
     assert_eq!((set.len(), set.is_empty(), set.regexes()[3].pattern()), (8, false, "x{3}".into()));
+}
+
+#[test]
+fn groups_may_be_nested_as_deep_as_in_pcre() {
+    let nested = |depth: usize, inner: &str| format!("{}{inner}{}", "(".repeat(depth), ")*".repeat(depth));
+    let regex = Regex::new(nested(250, "a|b").as_bytes(), false).unwrap();
+    assert!(regex.is_match(b"ab"));
+    let error = Regex::new(nested(251, "a|b").as_bytes(), false).unwrap_err();
+    assert_eq!(error.reason, "parentheses are too deeply nested");
+    assert!(Regex::new(nested(50, "(?=a)a|b").as_bytes(), false).unwrap().is_match(b"ab"));
+}
+
+proptest! {
+    #[test]
+    fn any_pattern_compiles_or_is_refused(pattern: Vec<u8>, subject: Vec<u8>) {
+        if let Ok(regex) = Regex::new(&pattern, false) {
+            let mut found = Captures::new();
+            prop_assert_eq!(regex.captures(&subject, &mut found), regex.is_match(&subject));
+        }
+    }
+
+    #[test]
+    fn likely_patterns_compile_or_are_refused(
+        pattern in r"([a/.$^|()\[\]*+?{}1,\\wdbZzKQE-]|\(\?[:=!>#imsx<|]|\[\[:alpha:|\\x[0-9a-f]{0,2}){0,12}",
+        subject in r"[ab/.1\n]{0,8}",
+    ) {
+        if let Ok(regex) = Regex::new(pattern.as_bytes(), true) {
+            let mut found = Captures::new();
+            let matched = regex.captures(subject.as_bytes(), &mut found);
+            prop_assert_eq!(matched, regex.is_match(subject.as_bytes()));
+            for group in (0..found.len()).filter_map(|group| found.get(group)) {
+                prop_assert!(group.start <= group.end && group.end <= subject.len());
+            }
+        }
+    }
+
+    #[test]
+    fn quoted_bytes_are_found_where_they_are(before: Vec<u8>, middle: Vec<u8>, after: Vec<u8>) {
+        prop_assume!(!middle.windows(2).any(|pair| pair == b"\\E") && middle.last() != Some(&b'\\'));
+        let pattern = [b"\\Q", &middle[..], b"\\E"].concat();
+        let subject = [&before[..], &middle, &after].concat();
+        let mut found = Captures::new();
+        prop_assert!(Regex::new(&pattern, false).unwrap().captures(&subject, &mut found));
+        prop_assert_eq!(found.bytes(0, &subject), &middle[..]);
+        // The same behind a look-behind, which takes the other engine.
+        let fancy = [b"(?<=)", &pattern[..]].concat();
+        let mut other = Captures::new();
+        prop_assert!(Regex::new(&fancy, false).unwrap().captures(&subject, &mut other));
+        prop_assert_eq!(found, other);
+    }
 }
