@@ -1,6 +1,7 @@
 //! The program: reads its command line and does what it says.
 
 mod command_line;
+mod demo;
 mod identity;
 
 use command_line::Options;
@@ -13,6 +14,12 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os().map(OsStringExt::into_vec);
     let identity = Identity::of_program(&words.next().unwrap_or_default());
     let words: Vec<Vec<u8>> = words.collect();
+    if let Some((first, rest)) = words.split_first()
+        && first == b"demo"
+        && identity == Identity::Gapura
+    {
+        return demo::run(rest);
+    }
     let options = match command_line::parse(&words) {
         Ok(options) => options,
         Err(error) => {
