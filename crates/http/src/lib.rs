@@ -4,12 +4,20 @@
 //! pieces: every parser goes on where it stopped, gives the same result for every split of its input, and answers
 //! hostile input with an error in nginx's words.
 
+pub mod args;
+pub mod authorization;
 pub mod chunked;
+pub mod conditional;
+pub mod cookie;
+pub mod date;
+pub mod error_page;
+pub mod escape;
 mod fields;
 mod header_line;
 mod host;
 mod known;
 mod method;
+pub mod range;
 pub mod request;
 mod request_line;
 pub mod response;

@@ -2,6 +2,8 @@
 
 use crate::fields::Span;
 
+pub use crate::escape::{Escape, Unescape, escape_html, escape_uri, has_escapes, split_given_uri, unescape};
+
 /// What [`normalise`] found beside the path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UriParts {
@@ -245,7 +247,8 @@ mod tests {
 
     #[test]
     fn targets_as_nginx_takes_them() {
-        let cases: &[(&str, Option<(&str, &str, &str)>)] = &[
+        type Found = Option<(&'static str, &'static str, &'static str)>;
+        let cases: &[(&str, Found)] = &[
             ("/", Some(("/", "", ""))),
             ("/a.b/c.html?x=1", Some(("/a.b/c.html", "x=1", "html"))),
             ("/a?b#c", Some(("/a", "b", ""))),
