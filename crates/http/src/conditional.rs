@@ -34,15 +34,11 @@ pub fn evaluate(
     etag: Option<&[u8]>,
     mode: ModifiedSince,
 ) -> Verdict {
-    if let Some(text) = request.get(b"If-Unmodified-Since") {
-        if last_modified.is_none_or(|modified| time(text) < modified) {
-            return Verdict::PreconditionFailed;
-        }
-    }
-    if let Some(list) = request.get(b"If-Match") {
-        if !matches_any(list, etag, false) {
-            return Verdict::PreconditionFailed;
-        }
+    let unmodified = |text: &[u8]| last_modified.is_some_and(|modified| time(text) >= modified);
+    if request.get(b"If-Unmodified-Since").is_some_and(|text| !unmodified(text))
+        || request.get(b"If-Match").is_some_and(|list| !matches_any(list, etag, false))
+    {
+        return Verdict::PreconditionFailed;
     }
     let (since, none_match) = (request.get(b"If-Modified-Since"), request.get(b"If-None-Match"));
     if since.is_none() && none_match.is_none()
@@ -133,7 +129,8 @@ mod tests {
     fn conditions_as_nginx_weighs_them() {
         use ModifiedSince::{Before, Exact, Off};
         use Verdict::{NotModified, PreconditionFailed, Proceed};
-        let cases: &[(&[(&str, &str)], ModifiedSince, Verdict)] = &[
+        type Case = (&'static [(&'static str, &'static str)], ModifiedSince, Verdict);
+        let cases: &[Case] = &[
             (&[], Exact, Proceed),
             (&[("If-Modified-Since", DATE)], Exact, NotModified),
             (&[("If-Modified-Since", DATE)], Off, Proceed),

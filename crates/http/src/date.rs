@@ -315,7 +315,7 @@ pub fn parse_http(text: &[u8]) -> Option<i64> {
 fn day_exists(year: u32, month: u32, day: u32) -> bool {
     const LENGTHS: [u32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     if day == 29 && month == 1 {
-        return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        return year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     }
     LENGTHS.get(month as usize).is_some_and(|&length| day <= length)
 }

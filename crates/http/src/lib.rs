@@ -17,6 +17,7 @@ mod header_line;
 mod host;
 mod known;
 mod method;
+pub mod proxy_protocol;
 pub mod range;
 pub mod request;
 mod request_line;
