@@ -147,7 +147,7 @@ impl Demo {
         let apps: Vec<SocketAddr> =
             (0..options.apps).map(|index| app_address(index, app_port, own_port)).collect();
         for kept in tree.write(gateway, &apps)? {
-            notes.push(format!("Your changes of the last time are in {kept}."));
+            notes.push(format!("The file of the last time is kept as {kept}."));
         }
         let mut demo = Demo {
             gateway: Server::new("gateway".to_owned(), gateway),
@@ -189,11 +189,12 @@ impl Demo {
             return Ok(());
         }
         self.gateway.finish();
-        let said = std::fs::read(self.logs().join("gateway.log")).unwrap_or_default();
+        // What was wrong with the configuration is said on its standard error, what happened later in its log.
+        let said = ["gateway.log", "error.log"].map(|name| std::fs::read(self.logs().join(name)));
+        let said = said.into_iter().flatten().find(|said| !said.is_empty()).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        let last: Vec<&str> = said.lines().rev().take(5).collect();
-        let last: Vec<&str> = last.into_iter().rev().collect();
-        Err(format!("the gateway did not start:\n{}", last.join("\n")))
+        let lines: Vec<&str> = said.lines().collect();
+        Err(format!("the gateway did not start:\n{}", lines[lines.len().saturating_sub(12)..].join("\n")))
     }
 
     fn logs(&self) -> PathBuf {

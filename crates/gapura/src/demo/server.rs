@@ -67,7 +67,9 @@ impl Server {
         let mut process = ours()?;
         process.arg("keep").arg(env::current_exe()?).arg("-p").arg(folder);
         process.arg("-c").arg(folder.join("nginx.conf")).args(["-g", "daemon off;"]);
-        self.start(process, &folder.join("logs/gateway.log"))
+        let output = folder.join("logs/gateway.log");
+        File::create(&output)?; // what an earlier gateway said is of no use
+        self.start(process, &output)
     }
 
     fn start(&mut self, mut command: Command, output: &Path) -> io::Result<()> {

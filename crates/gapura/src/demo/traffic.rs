@@ -49,6 +49,10 @@ impl Log {
             self.file = File::open(&self.path).ok();
         }
         let Some(file) = &mut self.file else { return Vec::new() };
+        // Somebody emptied it: begin again.
+        if file.stream_position().ok() > file.metadata().ok().map(|found| found.len()) {
+            let _ = file.rewind();
+        }
         let before = self.rest.len();
         self.rest.resize(before + READ_BYTES_MAX, 0);
         let count = file.read(&mut self.rest[before..]).unwrap_or(0);
@@ -146,6 +150,9 @@ mod tests {
             file.write_all(written.as_bytes()).unwrap();
             assert_eq!(log.news().len(), count, "{written}");
         }
+        file.set_len(0).unwrap();
+        writeln!(file, "{line}").unwrap();
+        assert_eq!(log.news().len(), 1, "emptied");
         std::fs::remove_file(&path).unwrap();
     }
 }
