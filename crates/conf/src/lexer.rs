@@ -26,7 +26,7 @@ pub(crate) enum Token {
 pub(crate) enum LexError {
     /// The text ends inside a word. For a quoted word with the span of the opening quote.
     EndInWord { at: Span, quote: Option<Span> },
-    /// A word or comment is longer than the window; the span is its first bytes.
+    /// A word or comment is longer than the window; the span is its first bytes, or its opening quote.
     TooLong { start: Span, quote: Option<u8> },
     /// A quoted word is followed by something other than space, `;`, `{` or `)`.
     AfterQuote { at: Span, byte: u8, word: Span },
@@ -57,6 +57,14 @@ pub(crate) struct Lexer<'a> {
     pub comments: Vec<FoundComment>,
     /// An empty line stands before the last token.
     pub blank_before: bool,
+}
+
+/// What stands before a token on its line.
+pub(crate) struct Indentation<'a> {
+    /// The spaces and tabs the line begins with.
+    pub white: &'a [u8],
+    /// There is nothing else before the token.
+    pub alone: bool,
 }
 
 /// The next byte is not to be had.
@@ -122,6 +130,14 @@ impl<'a> Lexer<'a> {
     /// The end of the text.
     pub fn end(&self) -> Span {
         self.span(self.text.len(), self.text.len())
+    }
+
+    /// How the line of a token is indented.
+    pub fn indentation(&self, token: Span) -> Indentation<'a> {
+        let text = &self.text[..(token.start as usize).min(self.text.len())];
+        let line = &text[text.rfind_byte(b'\n').map_or(0, |at| at + 1)..];
+        let width = line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        Indentation { white: &line[..width], alone: width == line.len() }
     }
 
     /// Skips white space and comments, keeping the latter.
@@ -230,7 +246,7 @@ impl<'a> Lexer<'a> {
             Stop::End => LexError::EndInWord { at: self.end(), quote },
             Stop::TooLong => {
                 self.window_limited = false;
-                let start = self.span(self.window, (self.window + 10).min(self.text.len()));
+                let start = quote.unwrap_or(self.span(self.window, (self.window + 10).min(self.text.len())));
                 LexError::TooLong {
                     start,
                     quote: quote.and_then(|span| self.text.get(span.start as usize).copied()),

@@ -94,12 +94,36 @@ pub(crate) struct Parser<'a> {
 pub(crate) struct Reader<'a> {
     lexer: Lexer<'a>,
     command_line: bool,
-    /// The same file was read before, and its errors with it.
-    repeated: bool,
+    /// Errors are not worth reporting: the same file was read before, or there is foreign text in it.
+    muted: bool,
     /// A missing or a superfluous brace was reported: another one would be its echo.
     brace_reported: bool,
     /// Nothing that follows in this text can be trusted.
     abandoned: bool,
+    /// The first block that ends on a line indented less, or more, than the line it begins on.
+    indented_less: Option<(Span, Span)>,
+    indented_more: Option<(Span, Span)>,
+}
+
+impl Reader<'_> {
+    fn abandon(&mut self) {
+        self.abandoned = true;
+        self.brace_reported = true;
+    }
+
+    /// Remembers a block whose braces do not look like a pair: when there is a brace too few or too many in the end,
+    /// that is where to look for it.
+    fn compare_indentation(&mut self, open: Span, close: Span) {
+        let (begin, end) = (self.lexer.indentation(open), self.lexer.indentation(close));
+        if !end.alone || begin.white == end.white {
+            return;
+        }
+        if begin.white.starts_with(end.white) {
+            self.indented_less.get_or_insert((open, close));
+        } else if end.white.starts_with(begin.white) {
+            self.indented_more.get_or_insert((open, close));
+        }
+    }
 }
 
 /// The words up to a `;`, `{` or what came instead.
@@ -184,9 +208,11 @@ impl<'a> Parser<'a> {
         let mut reader = Reader {
             lexer: Lexer::new(&text, id, !command_line),
             command_line,
-            repeated: !self.names_read.insert(file.name.clone()),
+            muted: !self.names_read.insert(file.name.clone()),
             brace_reported: false,
             abandoned: false,
+            indented_less: None,
+            indented_more: None,
         };
         self.open.push(id);
         let block = self.block(&mut reader, None);
@@ -195,7 +221,7 @@ impl<'a> Parser<'a> {
     }
 
     pub(crate) fn report(&mut self, reader: &Reader, diagnostic: Diagnostic) {
-        if !reader.repeated && self.diagnostics.len() < SYNTAX_ERRORS_MAX {
+        if !reader.muted && self.diagnostics.len() < SYNTAX_ERRORS_MAX {
             self.diagnostics.push(diagnostic);
         }
     }
@@ -221,12 +247,13 @@ impl<'a> Parser<'a> {
             match statement.end {
                 StatementEnd::Close(at) if open.is_none() => {
                     if !std::mem::replace(&mut reader.brace_reported, true) {
-                        self.report(reader, syntax::superfluous_close(at));
+                        self.report(reader, syntax::superfluous_close(at, reader.indented_more));
                     }
                     continue;
                 }
                 StatementEnd::Close(at) => {
                     block.close = at;
+                    open.into_iter().for_each(|open| reader.compare_indentation(open, at));
                     break;
                 }
                 StatementEnd::End(at) => {
@@ -234,7 +261,7 @@ impl<'a> Parser<'a> {
                     if let Some(open) = open
                         && !std::mem::replace(&mut reader.brace_reported, true)
                     {
-                        self.report(reader, syntax::missing_close(open, at));
+                        self.report(reader, syntax::missing_close(open, at, reader.indented_less));
                     }
                     break;
                 }
@@ -273,7 +300,10 @@ impl<'a> Parser<'a> {
                     self.report(reader, syntax::command_line_block(open));
                     broken = true;
                 }
-                (open, Some(self.nested(reader, open)))
+                // What Lua looks like, read as nginx's language, is anybody's guess; so is what follows it.
+                reader.muted |= name.as_ref().is_some_and(|name| name.text.ends_with(b"_by_lua_block"));
+                let block = self.nested(reader, open);
+                (open, Some(block))
             }
             StatementEnd::Semicolon(at)
             | StatementEnd::Missed(at)
@@ -288,7 +318,7 @@ impl<'a> Parser<'a> {
     fn nested(&mut self, reader: &mut Reader, open: Span) -> Block {
         if self.blocks_open >= BLOCK_DEPTH_MAX {
             self.report(reader, syntax::too_deep(BLOCK_DEPTH_MAX, open));
-            reader.abandoned = true;
+            reader.abandon();
             return Block { close: open, ..Block::default() };
         }
         self.blocks_open += 1;
@@ -316,55 +346,13 @@ impl<'a> Parser<'a> {
             } else {
                 statement.inner.extend(comments);
             }
-            let empty = statement.words.is_empty();
-            match token {
-                Ok(Token::Word(word)) => statement.words.push(word),
-                Ok(Token::Semicolon(at)) if empty => self.report(reader, syntax::empty_directive(at)),
-                Ok(Token::Semicolon(at)) => {
-                    statement.end = StatementEnd::Semicolon(at);
-                    break;
-                }
-                Ok(Token::Open(at)) => {
-                    statement.end = StatementEnd::Open(at);
-                    break;
-                }
-                Ok(Token::Close(at)) if empty => {
-                    statement.end = StatementEnd::Close(at);
-                    break;
-                }
-                Ok(Token::Close(at)) => {
-                    reader.lexer.back_to(at);
-                    statement.end = StatementEnd::Missed(at);
-                    self.report(reader, syntax::missing_semicolon(&statement.words, at));
-                    break;
-                }
-                Ok(Token::End(at)) if empty => {
-                    statement.end = StatementEnd::End(at);
-                    break;
-                }
-                Ok(Token::End(at)) => {
-                    statement.end = StatementEnd::Missed(at);
-                    reader.brace_reported = true;
-                    self.report(reader, syntax::unexpected_end(reader.command_line, &statement.words, at));
-                    break;
-                }
-                Err(LexError::EndInWord { at, quote }) => {
-                    statement.broken = true;
-                    statement.end = StatementEnd::Missed(at);
-                    reader.brace_reported = true;
-                    reader.abandoned = quote.is_some();
-                    self.report(reader, syntax::end_in_word(reader.command_line, quote, at));
-                    break;
-                }
-                Err(LexError::TooLong { start, quote }) => {
-                    statement.broken |= !empty || self.tree.sources.slice(start).first() != Some(&b'#');
-                    reader.abandoned = quote.is_some();
-                    self.report(reader, syntax::too_long(quote, self.tree.sources.slice(start), start));
-                }
-                Err(LexError::AfterQuote { at, byte, word }) => {
-                    statement.broken = true;
-                    self.report(reader, syntax::after_quote(byte, word, at));
-                }
+            let end = match token {
+                Ok(token) => self.token(reader, &mut statement.words, token),
+                Err(error) => self.lex_error(reader, &mut statement, error),
+            };
+            if let Some(end) = end {
+                statement.end = end;
+                break;
             }
         }
         if reader.abandoned {
@@ -373,5 +361,66 @@ impl<'a> Parser<'a> {
             statement.end = StatementEnd::End(reader.lexer.end());
         }
         statement
+    }
+
+    /// Adds a token to the words so far, or says how they end.
+    fn token(&mut self, reader: &mut Reader, words: &mut Vec<Word>, token: Token) -> Option<StatementEnd> {
+        let empty = words.is_empty();
+        match token {
+            Token::Word(word) => {
+                words.push(word);
+                None
+            }
+            Token::Semicolon(at) if empty => {
+                self.report(reader, syntax::empty_directive(at));
+                None
+            }
+            Token::Semicolon(at) => Some(StatementEnd::Semicolon(at)),
+            Token::Open(at) => Some(StatementEnd::Open(at)),
+            Token::Close(at) if empty => Some(StatementEnd::Close(at)),
+            Token::Close(at) => {
+                reader.lexer.back_to(at);
+                self.report(reader, syntax::missing_semicolon(words, at));
+                Some(StatementEnd::Missed(at))
+            }
+            Token::End(at) if empty => Some(StatementEnd::End(at)),
+            Token::End(at) => {
+                reader.brace_reported = true;
+                self.report(reader, syntax::unexpected_end(reader.command_line, words, at));
+                Some(StatementEnd::Missed(at))
+            }
+        }
+    }
+
+    fn lex_error(
+        &mut self,
+        reader: &mut Reader,
+        statement: &mut Statement,
+        error: LexError,
+    ) -> Option<StatementEnd> {
+        match error {
+            LexError::EndInWord { at, quote } => {
+                statement.broken = true;
+                reader.brace_reported = true;
+                reader.abandoned = quote.is_some();
+                self.report(reader, syntax::end_in_word(reader.command_line, quote, at));
+                Some(StatementEnd::Missed(at))
+            }
+            LexError::TooLong { start, quote } => {
+                let text = self.tree.sources.slice(start);
+                statement.broken |= !statement.words.is_empty() || text.first() != Some(&b'#');
+                let diagnostic = syntax::too_long(quote, text, start);
+                self.report(reader, diagnostic);
+                if quote.is_some() {
+                    reader.abandon();
+                }
+                None
+            }
+            LexError::AfterQuote { at, byte, word } => {
+                statement.broken = true;
+                self.report(reader, syntax::after_quote(byte, word, at));
+                None
+            }
+        }
     }
 }

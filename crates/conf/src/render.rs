@@ -13,7 +13,7 @@ pub const MESSAGE_BYTES_MAX: usize = 1024;
 /// What nginx keeps free for the error number, in bytes.
 const OS_ERROR_BYTES: usize = 50;
 /// Most bytes of a line that a snippet shows before and behind what it marks.
-const LINE_BYTES_MAX: usize = 400;
+const LINE_BYTES_MAX: usize = 4096;
 /// Marks further apart than this get snippets of their own.
 const SNIPPET_BYTES_MAX: usize = 64 << 10;
 

@@ -42,10 +42,15 @@ pub(crate) fn missing_semicolon(words: &[Word], at: Span) -> Diagnostic {
     }
 }
 
-/// `}` without a block.
-pub(crate) fn superfluous_close(at: Span) -> Diagnostic {
-    unexpected("unexpected-close", b'}', at)
-        .help("no block is open here: remove it, or find the \"}\" too many above")
+/// `}` without a block. `suspect` is a block that ends with such a brace deeper than it begins.
+pub(crate) fn superfluous_close(at: Span, suspect: Option<(Span, Span)>) -> Diagnostic {
+    let diagnostic = unexpected("unexpected-close", b'}', at).help("no block is open here any more");
+    match suspect {
+        Some((open, close)) => diagnostic
+            .label(open, "this block ...")
+            .label(close, "... ends here, at a \"}\" that is indented deeper"),
+        None => diagnostic,
+    }
 }
 
 /// Something glued to a closing quote.
@@ -81,11 +86,15 @@ fn end(command_line: bool, at: Span) -> Diagnostic {
     Diagnostic::emerg("unexpected-end", message).at(at)
 }
 
-/// The end of the text within a block.
-pub(crate) fn missing_close(open: Span, at: Span) -> Diagnostic {
-    Diagnostic::emerg("missing-close", "unexpected end of file, expecting \"}\"")
-        .at(at)
-        .label(open, "this block is never closed")
+/// The end of the text within a block. `suspect` is a block that ends with a brace less deep than it begins.
+pub(crate) fn missing_close(open: Span, at: Span, suspect: Option<(Span, Span)>) -> Diagnostic {
+    let diagnostic = Diagnostic::emerg("missing-close", "unexpected end of file, expecting \"}\"").at(at);
+    match suspect {
+        Some((open, close)) => diagnostic
+            .label(open, "this block ...")
+            .label(close, "... ends here, at a \"}\" that is indented less"),
+        None => diagnostic.label(open, "this block is never closed"),
+    }
 }
 
 /// A block in the `-g` text.
@@ -99,7 +108,7 @@ pub(crate) fn too_long(quote: Option<u8>, start: &[u8], at: Span) -> Diagnostic 
         Some(quote) => {
             let message =
                 quoting_all("too long parameter, probably missing terminating ", &[quote], " character");
-            Diagnostic::emerg("unclosed-quote", message).at(at)
+            Diagnostic::emerg("unclosed-quote", message).at(at).label(at, "is this quote ever closed?")
         }
         None => {
             let message = [b"too long parameter \"", start, b"...\" started"].concat();
