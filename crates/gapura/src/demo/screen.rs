@@ -56,7 +56,8 @@ impl Line {
 
 /// The parameters of "select graphic rendition" (ECMA-48 8.3.117).
 fn code(style: Style) -> &'static str {
-    const APPS: [&str; 6] = ["36", "33", "35", "32", "34", "31"];
+    // As near as sixteen colours come to those of the pages.
+    const APPS: [&str; 6] = ["35", "33", "32", "36", "34", "95"];
     match style {
         Style::Plain => "0",
         Style::Strong => "1",

@@ -1,0 +1,119 @@
+//! `gapura demo` as people start it: it serves what it says it serves, and it leaves nothing behind, even when it is killed.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::client::Connection;
+use support::gateway::{Running, send};
+use support::{Folder, text_of, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Demo {
+    process: Running,
+    port: u16,
+    folder: Folder,
+}
+
+impl Demo {
+    fn start(options: &[&str]) -> Demo {
+        let folder = Folder::new("gapura-demo");
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gapura"));
+        command.arg("demo").args(["--port", &port.to_string()]).args(options);
+        command.arg("--dir").arg(folder.path().join("tree"));
+        let process = Running::start(&mut command, &folder.path().join("output"));
+        let demo = Demo { process, port, folder };
+        wait_for("the demo says where it is", PATIENCE, || {
+            demo.said().contains(&format!("http://loadbalance.localhost:{port}/")).then_some(())
+        });
+        demo
+    }
+
+    fn said(&self) -> String {
+        text_of(&self.folder.path().join("output"))
+    }
+
+    fn gateway(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    fn served_by(&self, host: &str) -> String {
+        let answer = Connection::open(self.gateway(), PATIENCE).unwrap().get(host, "/").unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.text().contains(&format!("<h1>{}</h1>", answer.served_by())), "{answer:?}");
+        answer.served_by().to_owned()
+    }
+
+    /// The addresses of the gateway and of the app servers, as the configuration has them.
+    fn addresses(&self) -> BTreeSet<SocketAddr> {
+        let text = fs::read_to_string(self.folder.path().join("tree/sites/proxy.conf")).unwrap();
+        text.split([' ', ';', '/', '\n']).filter_map(|word| word.parse().ok()).collect()
+    }
+}
+
+#[test]
+fn serves_both_names_and_says_who_answered() {
+    let demo = Demo::start(&["--apps", "3"]);
+    assert_eq!(
+        [demo.served_by("mydomain.localhost"), demo.served_by("mydomain.localhost")],
+        ["app1", "app1"]
+    );
+    let servers: BTreeSet<String> = (0..12).map(|_| demo.served_by("loadbalance.localhost")).collect();
+    assert_eq!(servers.into_iter().collect::<Vec<_>>(), ["app1", "app2", "app3"]);
+    for line in ["mydomain.localhost GET / 200 app1 ", "loadbalance.localhost GET / 200 app3 "] {
+        wait_for("the answers are shown", PATIENCE, || demo.said().contains(line).then_some(()));
+    }
+    let page = Connection::open(demo.gateway(), PATIENCE).unwrap().get("localhost", "/").unwrap();
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains(&format!("loadbalance.localhost:{}", demo.port)), "{page:?}");
+}
+
+#[test]
+fn leaves_nothing_behind() {
+    for signal in [Signal::INT, Signal::HUP, Signal::KILL] {
+        let demo = Demo::start(&[]);
+        let addresses = demo.addresses();
+        assert_eq!(addresses.len(), 3, "{addresses:?}");
+        assert!(addresses.iter().all(|address| TcpStream::connect(address).is_ok()));
+        send(demo.process.id(), signal).unwrap();
+        for address in addresses {
+            wait_for(&format!("{signal:?}: nobody listens on {address}"), PATIENCE, || {
+                TcpStream::connect(address).is_err().then_some(())
+            });
+        }
+        assert!(demo.folder.path().join("tree/nginx.conf").exists(), "the files stay");
+    }
+}
+
+#[test]
+fn runs_commands_and_ends_all_they_started() {
+    // A shell that starts two programs: the built-in server by hand, and one that would stay for long.
+    let unique = format!("{}.{}", 500, std::process::id());
+    let command = format!("sleep {unique} | {} demo app", env!("CARGO_BIN_EXE_gapura"));
+    let demo = Demo::start(&["--apps", "2", "--command", &command]);
+    wait_for("the commands are there", PATIENCE, || (sleepers(&unique) == 2).then_some(()));
+    wait_for("both answer", PATIENCE, || {
+        let servers = (0..4).filter_map(|_| {
+            let answer =
+                Connection::open(demo.gateway(), PATIENCE).ok()?.get("loadbalance.localhost", "/").ok()?;
+            Some(answer.served_by().to_owned())
+        });
+        (servers.collect::<BTreeSet<_>>() == ["app1".to_owned(), "app2".to_owned()].into()).then_some(())
+    });
+    send(demo.process.id(), Signal::KILL).unwrap();
+    wait_for("the commands are gone", PATIENCE, || (sleepers(&unique) == 0).then_some(()));
+}
+
+/// How many processes `sleep {argument}` there are.
+fn sleepers(argument: &str) -> usize {
+    let wanted = format!("sleep\0{argument}\0");
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes.filter(|process| text_of(&process.path().join("cmdline")) == wanted).count()
+}
