@@ -163,6 +163,12 @@ impl Connection {
         Ok(Some(message))
     }
 
+    /// The address of the other side, without its port; empty for a Unix socket.
+    pub fn peer(&self) -> String {
+        let address = self.socket.peer_addr().ok().and_then(|a| a.as_socket());
+        address.map_or(String::new(), |address| address.ip().to_string())
+    }
+
     /// Waits for exactly this many bytes, whatever they are.
     ///
     /// # Errors

@@ -183,7 +183,7 @@ fn accept(socket: &Socket, shared: &Arc<Shared>) {
         state.connections.extend(connection.try_clone().map(|twin| (number, twin)));
         let shared = Arc::clone(shared);
         state.threads.push(std::thread::spawn(move || {
-            let ended = shared.serve(Connection::accepted(connection));
+            let ended = shared.serve(Connection::accepted(connection), number + 1);
             // The twin goes first: a connection is closed, or reset, when its last descriptor is.
             shared.state().connections.remove(&number);
             drop(ended);
@@ -201,7 +201,7 @@ impl Shared {
     }
 
     /// Answers until the connection is to end, and gives it back for that.
-    fn serve(&self, mut connection: Connection) -> Connection {
+    fn serve(&self, mut connection: Connection, number: usize) -> Connection {
         // What arrives broken is told by the server under test; the origin just hangs up.
         while let Ok(Some(request)) = connection.request() {
             let last = request.lists("connection", "close")
@@ -212,7 +212,8 @@ impl Shared {
                 }
                 Behaviour::Text(body) => connection.send(&reply(&request, body), false).is_ok(),
                 Behaviour::Echo(names) => {
-                    connection.send(&reply(&request, &echo(&request, names)), false).is_ok()
+                    let told = [("client", connection.peer()), ("connection", number.to_string())];
+                    connection.send(&reply(&request, &echo(&request, names, &told)), false).is_ok()
                 }
                 Behaviour::Silent => continue,
             };
@@ -277,13 +278,18 @@ fn reply(request: &Message, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// The request, or of it `line`, `uri`, `body` and fields by name, one a line; `!Name` for a field it has not.
-fn echo(request: &Message, names: &[String]) -> Vec<u8> {
+/// The request, or of it `line`, `uri`, `body` and fields by name, one a line; `!Name` for a field it has not. `told`
+/// is what is known of the connection, by name.
+fn echo(request: &Message, names: &[String], told: &[(&str, String)]) -> Vec<u8> {
     if names.is_empty() {
         return request.shown().into_bytes();
     }
     let mut lines = Vec::new();
     for name in names {
+        if let Some((_, value)) = told.iter().find(|(told, _)| told == name) {
+            lines.push(format!("{name}: {value}"));
+            continue;
+        }
         match name.as_str() {
             "line" => lines.push(show(&request.start)),
             "uri" => lines.push(show(&request.start).split(' ').nth(1).unwrap_or_default().to_owned()),
@@ -427,6 +433,7 @@ mod tests {
         for (words, text, requests, answers, failures) in [
             ("text", "one", vec![get, get], vec!["one", "one"], 0),
             ("echo", "uri\nHost\nX-A", vec![get], vec!["/a\nHost: x\n!X-A"], 0),
+            ("echo", "client\nconnection", vec![get], vec!["client: 127.0.0.1\nconnection: 1"], 0),
             ("", script, vec![get], vec!["hi"], 0),
             ("", script, vec![], vec![], 1),
             ("", script, vec![get, get], vec!["hi", "closed"], 1),

@@ -239,7 +239,10 @@ impl<'d> Runner<'d> {
                 std::fs::create_dir(folder).and_then(|()| open_to_all(folder)).map_err(fail)?;
             }
         }
-        known_words(block, &[name.as_str(), "bytes", "mode=", "modified=", "size="])?;
+        known_words(block, &[name.as_str(), "bytes", "mode=", "modified=", "size=", "link="])?;
+        if let Some(target) = block.value("link") {
+            return std::os::unix::fs::symlink(self.places.fill(target), &path).map_err(fail);
+        }
         let text = self.places.fill(&block.text);
         let mut content = match block.has("bytes") {
             true => crate::text::unescape(&text).map_err(|e| (block.line, e))?,
@@ -317,10 +320,12 @@ impl<'d> Runner<'d> {
         if has_twin && exchange.guard.differs.is_none() {
             return Err(one("a response marked nginx needs a differs: line above the request"));
         }
-        let words = ["continue", "raw", "split", "shutdown", "abort", "to=", "from="];
+        let words = ["continue", "raw", "part", "split", "shutdown", "abort", "to=", "from="];
         known_words(request, &words).map_err(|f| vec![f])?;
-        if responses.is_empty() && !request.has("abort") {
-            return Err(one("no response block; write http abort for a client that goes away"));
+        if responses.is_empty() && !request.has("abort") && !request.has("part") {
+            return Err(one(
+                "no response block; write http abort for a client that goes away, http part for one that pauses",
+            ));
         }
         self.started()?;
         let composed = compose_block(request, &self.places).map_err(|f| vec![f])?;
