@@ -205,7 +205,8 @@ impl Decoder {
         }
         if let Some(digit) = hex(byte) {
             self.left = self.left * 16 + u64::from(digit);
-            return Ok(State::Size);
+            // nginx wants to count the bytes that must still follow the chunk, too.
+            return if self.left > SIZE_MAX - 9 { Err(ChunkError::Invalid) } else { Ok(State::Size) };
         }
         match (byte, self.left) {
             (b'\r', 0) => Ok(State::LastAlmostDone),
@@ -322,7 +323,9 @@ mod tests {
             ("0\r\nA: b\n", "", "Invalid", 0),
             ("0\r\n\n", "", "Invalid", 0),
             ("0\r\n\rx", "", "Invalid", 0),
-            ("7fffffffffffffff\r\n", "", "Invalid", 0),
+            ("7fffffffffffffff", "", "Invalid", 0),
+            ("7ffffffffffffff6", "", "more", 0),
+            ("7ffffffffffffff6\r\n", "", "Invalid", 0),
             ("8000000000000000\r\n", "", "Invalid", 0),
             ("fffffffffffffffff\r\n", "", "Invalid", 0),
             ("0000000000000000000000001\r\nx", "x", "more", 0),
