@@ -110,14 +110,12 @@ impl LineScan {
                     }
                     continue;
                 }
-                State::BeforeValue => match byte {
-                    b' ' => {}
-                    _ => {
-                        self.value_start = *position;
-                        self.state = State::Value;
-                        continue;
-                    }
-                },
+                State::BeforeValue if byte == b' ' => {}
+                State::BeforeValue => {
+                    self.value_start = *position;
+                    self.state = State::Value;
+                    continue;
+                }
                 State::Value => {
                     if let Some(found) = self.value(input, position) {
                         return found;
@@ -160,14 +158,21 @@ impl LineScan {
 
     /// Scans the name up to its colon. `None`: go on in another state, or the input ended.
     fn name(&mut self, input: &[u8], position: &mut usize, rules: LineRules) -> Option<Line> {
-        while let Some(&byte) = input.get(*position) {
+        loop {
+            let rest = input.get(*position..).unwrap_or_default();
+            let Some(length) = rest.iter().position(|&byte| CLASSES[byte as usize] != Class::Usual) else {
+                *position = input.len();
+                return None;
+            };
+            *position += length;
+            let byte = rest.get(length).copied().unwrap_or_default();
             match CLASSES[byte as usize] {
                 Class::Usual => {}
                 Class::Underscore => self.unusual_name |= !rules.underscores,
                 Class::Colon => {
                     self.name_end = *position;
-                    self.state = State::BeforeValue;
                     *position += 1;
+                    self.state = State::BeforeValue;
                     return None;
                 }
                 Class::LineEnd => {
@@ -198,7 +203,6 @@ impl LineScan {
             }
             *position += 1;
         }
-        None
     }
 
     /// Scans the value up to the end of its line. `None`: as for [`LineScan::name`].
@@ -214,6 +218,10 @@ impl LineScan {
         self.end = *position - trailing;
         match rest.get(length) {
             Some(b'\n') => Some(self.finish(position, Line::Field)),
+            Some(b'\r') if rest.get(length + 1) == Some(&b'\n') => {
+                *position += 1;
+                Some(self.finish(position, Line::Field))
+            }
             Some(b'\r') => {
                 self.state = State::AlmostDone;
                 *position += 1;

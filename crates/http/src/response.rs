@@ -202,6 +202,16 @@ impl ResponseHead {
         }
         while self.state != State::Fields {
             let Some(&byte) = input.get(self.position) else { return Ok(false) };
+            if self.state == State::Reason {
+                let rest = input.get(self.position..).unwrap_or_default();
+                match memchr::memchr2(b'\r', b'\n', rest) {
+                    Some(0) => {}
+                    skipped => {
+                        self.position += skipped.unwrap_or(rest.len());
+                        continue;
+                    }
+                }
+            }
             self.status_line_byte(byte)?;
             self.position += 1;
             if self.state == State::Fields {
