@@ -17,18 +17,20 @@ impl conf::Files for Disk {
         std::fs::read(path.to_path_lossy()).map_err(system)
     }
 
-    /// Patterns in the last component only: enough for looking around.
     fn glob(&self, pattern: &BStr) -> Result<Vec<BString>, conf::FileError> {
-        let slash = pattern.rfind_byte(b'/').map_or(0, |at| at + 1);
-        let folder = &pattern[..slash];
-        let Ok(entries) = std::fs::read_dir(folder.to_path_lossy()) else { return Ok(Vec::new()) };
-        let mut paths: Vec<BString> = entries
-            .flatten()
-            .map(|entry| BString::from([folder, entry.file_name().as_encoded_bytes()].concat()))
-            .filter(|path| conf::glob_matches(pattern, path.as_bstr()))
-            .collect();
-        paths.sort();
-        Ok(paths)
+        Ok(conf::expand_glob(pattern, self))
+    }
+}
+
+impl conf::Folders for Disk {
+    fn names(&self, folder: &BStr) -> Vec<BString> {
+        let folder = if folder.is_empty() { BStr::new(".") } else { folder };
+        let Ok(entries) = std::fs::read_dir(folder.to_path_lossy()) else { return Vec::new() };
+        entries.flatten().map(|entry| BString::from(entry.file_name().as_encoded_bytes())).collect()
+    }
+
+    fn exists(&self, path: &BStr) -> bool {
+        std::fs::symlink_metadata(path.to_path_lossy()).is_ok()
     }
 }
 

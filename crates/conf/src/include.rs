@@ -1,6 +1,6 @@
 //! Following `include`: paths, patterns, loops and bounds.
 
-use crate::files::is_glob;
+use crate::glob::is_glob;
 use crate::parser::{INCLUDE_DEPTH_MAX, INCLUDED_FILES_MAX, Parser, Reader, TEXT_BYTES_MAX};
 use crate::source::{FileId, Origin};
 use crate::syntax;

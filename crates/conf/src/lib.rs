@@ -6,6 +6,7 @@
 
 mod diagnostic;
 mod files;
+mod glob;
 mod include;
 mod lexer;
 mod nearest;
@@ -17,7 +18,8 @@ mod syntax;
 mod tree;
 
 pub use diagnostic::{Diagnostic, Level, in_reading_order};
-pub use files::{FileError, Files, MemoryFiles, glob_matches, is_glob};
+pub use files::{FileError, Files, MemoryFiles};
+pub use glob::{Folders, GLOB_PATHS_MAX, expand_glob, glob_matches, is_glob};
 pub use lexer::WORD_BYTES_MAX;
 pub use nearest::nearest;
 pub use parser::{

@@ -87,6 +87,9 @@ impl Printer<'_> {
         }
         match &node.block {
             None => self.out.push(b';'),
+            Some(block) if block.nodes.is_empty() && block.comments.is_none() => {
+                self.out.extend_from_slice(b" {}")
+            }
             Some(block) => {
                 self.out.extend_from_slice(b" {");
                 self.trailing(

@@ -193,7 +193,7 @@ fn formatting() {
         ("a # 1\n b # 2\n ;", "# 1\n# 2\na b;\n"),
         ("a { # only\n}", "a {  # only\n}\n"),
         ("a {\n # only\n}", "a {\n    # only\n}\n"),
-        ("a {}", "a {\n}\n"),
+        ("a {\n\n}", "a {}\n"),
         ("a 'b'  \"c\\\"\" \\.d '';", "a 'b' \"c\\\"\" \\.d '';\n"),
         ("include   x;", "include x;\n"),
         ("", ""),
