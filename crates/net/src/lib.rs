@@ -12,6 +12,7 @@ pub mod process;
 pub mod random;
 pub mod resolver;
 pub mod sockopt;
+pub mod splice;
 pub mod stream;
 pub mod thread;
 pub mod timer;

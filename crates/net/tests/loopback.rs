@@ -4,6 +4,7 @@ use net::accept::Acceptor;
 use net::address::Address;
 use net::connect::{ConnectOptions, ConnectStep, Probes, connect};
 use net::errno::Errno;
+use net::splice::{Pipe, SpliceError};
 use net::stream::{Closed, Stream, StreamError};
 use net::thread::{run, spawn_local};
 use net::timer::Deadline;
@@ -107,6 +108,43 @@ fn a_file_is_sent_from_any_offset_and_its_early_end_is_noticed() {
         assert_eq!(client.sendfile(&file, 1_000_005, rest + 99, 2 << 20, soon()).await, Ok(rest));
         drop(client);
         reader.await.expect("the reader got all");
+    });
+}
+
+#[test]
+fn bytes_go_through_a_pipe_from_one_connection_to_another() {
+    run(async {
+        let (mut source, mut from) = pair().await;
+        let (mut to, mut sink) = pair().await;
+        let bytes: Vec<u8> = (0..2_000_000_u32).map(|index| (index % 239) as u8).collect();
+        let sent = bytes.clone();
+        let writer = spawn_local(async move {
+            source.write_all(&mut [IoSlice::new(&sent)], soon()).await.expect("all goes");
+        });
+        let reader = spawn_local(async move {
+            let mut got = Vec::new();
+            while sink.read_into(&mut got, 50_000, soon()).await != Ok(0) {}
+            assert!(got == bytes);
+        });
+        let mut pipe = Pipe::new().expect("pipes can be made");
+        let mut moved = 0;
+        loop {
+            let left = 2_000_000 - moved + 5;
+            match pipe.move_some(&mut from, &mut to, left, soon(), soon()).await.expect("both are there") {
+                0 => break,
+                count => moved += count,
+            }
+        }
+        assert!(moved == 2_000_000 && pipe.is_empty());
+        drop(to);
+        writer.await.expect("it wrote all");
+        reader.await.expect("it got all");
+
+        let (_source, mut from) = pair().await;
+        let (mut to, _sink) = pair().await;
+        let limit = Deadline::after(Duration::from_millis(10));
+        let result = pipe.move_some(&mut from, &mut to, 1, limit, soon()).await;
+        assert_eq!(result, Err(SpliceError::Read(StreamError::TimedOut)));
     });
 }
 
