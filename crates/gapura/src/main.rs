@@ -1,17 +1,36 @@
 //! The program: reads its command line and does what it says.
 
+mod built_in;
 mod command_line;
+mod control;
 mod demo;
+mod files;
 mod identity;
+mod journal;
+mod master;
+mod pid_file;
+mod service;
+mod single;
+mod site;
+mod start;
+mod wire;
+mod worker;
 
 use command_line::Options;
 use identity::Identity;
-use std::io::Write;
-use std::os::unix::ffi::OsStringExt;
+use journal::say;
+use net::process::spawn::WORKER_VARIABLE;
+use net::process::title::Title;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut words = std::env::args_os().map(OsStringExt::into_vec);
+    let (arguments, mut title) = Title::take();
+    if std::env::var_os(WORKER_VARIABLE).is_some() {
+        return worker::run(&mut title);
+    }
+    let mut words = arguments.iter().map(|word| word.as_bytes().to_vec());
     let identity = Identity::of_program(&words.next().unwrap_or_default());
     let words: Vec<Vec<u8>> = words.collect();
     if let Some((first, rest)) = words.split_first()
@@ -27,12 +46,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    show(identity, &options);
-    ExitCode::SUCCESS
+    command(identity, options, arguments, title)
 }
 
-/// `-v`, `-V` and `-h`.
-fn show(identity: Identity, options: &Options) {
+fn command(identity: Identity, options: Options, arguments: Vec<OsString>, title: Title) -> ExitCode {
     if options.show_version {
         say(&identity.version_text());
     }
@@ -42,9 +59,8 @@ fn show(identity: Identity, options: &Options) {
     if options.show_build {
         say(&identity.build_text());
     }
-}
-
-/// Writes to the standard error, where nginx says everything. A closed one is nobody's loss.
-fn say(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    if options.show_version && !options.test {
+        return ExitCode::SUCCESS;
+    }
+    start::run(identity, options, arguments, title)
 }

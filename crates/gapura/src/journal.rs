@@ -1,0 +1,169 @@
+//! What the program itself has to say: into the error log, and to the terminal while it starts.
+//!
+//! The form is nginx's: `2026/11/22 10:00:00 [notice] 12#12: start worker processes`, and on a terminal
+//! `nginx: [emerg] bind() to 0.0.0.0:80 failed (98: Address already in use)`.
+
+use crate::identity::{Identity, Layout};
+use net::errno::{Errno, ErrnoMessage};
+use net::log::file::LogFile;
+use net::log::syslog::Severity;
+use net::log::{Log, Sink};
+use std::cell::RefCell;
+use std::io::Write;
+use std::sync::Arc;
+
+/// nginx's `NGX_MAX_ERROR_STR`: what a line may hold.
+const LINE_BYTES_MAX: usize = 2048;
+
+/// The error logs of the process, and the terminal.
+pub struct Journal {
+    identity: Identity,
+    sinks: Vec<JournalSink>,
+    /// Tell warnings and worse to the standard error as well.
+    to_terminal: bool,
+    /// What a waiting `-s reload` will be told.
+    captured: RefCell<Option<String>>,
+}
+
+/// One log and the least severe message it takes.
+pub struct JournalSink {
+    /// Where.
+    pub log: Log,
+    /// From here up.
+    pub least: Severity,
+    /// It writes to the standard error, so that nothing need be said there again.
+    pub is_stderr: bool,
+}
+
+impl Journal {
+    /// The log in use until the configuration has been read. Where it cannot be opened this is said, and the
+    /// standard error takes its place.
+    pub fn built_in(identity: Identity, layout: &Layout, least: Severity) -> Journal {
+        let mut journal =
+            Journal { identity, sinks: Vec::new(), to_terminal: true, captured: RefCell::default() };
+        let mut sink = JournalSink { log: Log::new(Sink::Stderr, None), least, is_stderr: true };
+        if !layout.error_log.is_empty() {
+            match LogFile::open(&layout.error_log) {
+                Ok(file) => {
+                    sink.log = Log::to_file(Arc::new(file));
+                    sink.is_stderr = false;
+                }
+                Err(error) => {
+                    let name = bstr::BStr::new(&layout.error_log);
+                    let why = ErrnoMessage(error.errno);
+                    say(&format!(
+                        "{}: [alert] could not open error log file: open() \"{name}\" failed ({why})\n",
+                        identity.name()
+                    ));
+                }
+            }
+        }
+        journal.sinks.push(sink);
+        journal
+    }
+
+    /// Uses the logs of the configuration from now on.
+    pub fn replace(&mut self, sinks: Vec<JournalSink>) {
+        self.sinks = sinks;
+    }
+
+    /// Stops telling the terminal: the start is over.
+    pub fn leave_terminal(&mut self) {
+        self.to_terminal = false;
+    }
+
+    /// The name in front of what is said to the terminal.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Writes a message.
+    pub fn write(&self, severity: Severity, message: impl AsRef<[u8]>) {
+        let message = message.as_ref();
+        net::clock::refresh();
+        let pid = std::process::id();
+        let mut line = net::clock::error_log_time().to_vec();
+        // Writing into a Vec cannot fail.
+        let _ = write!(line, " [{}] {pid}#{pid}: ", severity_name(severity));
+        line.extend_from_slice(message);
+        line.truncate(LINE_BYTES_MAX - 1);
+        let mut told_stderr = false;
+        for sink in self.sinks.iter().filter(|sink| severity <= sink.least) {
+            sink.log.append_with_severity(&line, severity);
+            told_stderr |= sink.is_stderr;
+        }
+        // The master has no event loop that would do it.
+        net::log::flush_thread();
+        if severity > Severity::Warn {
+            return;
+        }
+        let short = format!("[{}] {}\n", severity_name(severity), bstr::BStr::new(message));
+        if self.to_terminal && !told_stderr {
+            say(&format!("{}: {short}", self.identity.name()));
+        }
+        if let Some(captured) = &mut *self.captured.borrow_mut() {
+            captured.push_str(&short);
+        }
+    }
+
+    /// Writes a message about a call that failed: `MESSAGE (2: No such file or directory)`.
+    pub fn write_errno(&self, severity: Severity, message: impl AsRef<[u8]>, errno: Errno) {
+        let mut message = message.as_ref().to_vec();
+        // Writing into a Vec cannot fail.
+        let _ = write!(message, " ({})", ErrnoMessage(errno));
+        self.write(severity, message);
+    }
+
+    /// Writes what `conf` rendered: `[emerg] unexpected "}" in /etc/nginx/nginx.conf:3`.
+    pub fn write_rendered(&self, severity: Severity, rendered: &[u8]) {
+        let message = rendered.iter().position(|&byte| byte == b' ').map(|space| &rendered[space + 1..]);
+        self.write(severity, message.unwrap_or(rendered));
+    }
+
+    /// Keeps a copy of warnings and worse until [`Journal::end_capture`].
+    pub fn begin_capture(&self) {
+        self.captured.replace(Some(String::new()));
+    }
+
+    /// What was written since [`Journal::begin_capture`], a line each.
+    pub fn end_capture(&self) -> String {
+        self.captured.take().unwrap_or_default()
+    }
+
+    /// For functions that report: writes as it is.
+    pub fn reporter(&self) -> impl FnMut(Severity, &str) + '_ {
+        |severity, message| self.write(severity, message)
+    }
+}
+
+/// The level's name as nginx writes it.
+pub fn severity_name(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Emerg => "emerg",
+        Severity::Alert => "alert",
+        Severity::Crit => "crit",
+        Severity::Error => "error",
+        Severity::Warn => "warn",
+        Severity::Notice => "notice",
+        Severity::Info => "info",
+        Severity::Debug => "debug",
+    }
+}
+
+/// The severity of a finding about the configuration.
+pub fn severity_of(level: conf::Level) -> Severity {
+    match level {
+        conf::Level::Emerg => Severity::Emerg,
+        conf::Level::Alert => Severity::Alert,
+        conf::Level::Crit => Severity::Crit,
+        conf::Level::Error => Severity::Error,
+        conf::Level::Warn => Severity::Warn,
+        conf::Level::Notice => Severity::Notice,
+        _ => Severity::Info,
+    }
+}
+
+/// Writes to the standard error, where nginx says everything. A closed one is nobody's loss.
+pub fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

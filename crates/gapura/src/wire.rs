@@ -1,0 +1,361 @@
+//! What master and worker say to each other, as bytes in the frames of [`net::process::channel`].
+//!
+//! Both ends are the same build of the same program, so the form needs no versions; it is still read with care.
+
+use crate::files::Record;
+use crate::identity::{ConfSource, Identity, Layout};
+use bstr::BString;
+use conf::FileError;
+use net::address::Address;
+use net::listen::Transport;
+use net::process::user::User;
+use std::collections::BTreeMap;
+
+/// From the master.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// Serve this configuration. The frame carries the sockets, then the logs.
+    Serve(Box<Assignment>),
+    /// Write the logs of these paths to the descriptors of the frame.
+    Reopen(Vec<Vec<u8>>),
+}
+
+/// A configuration for a worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assignment {
+    /// The name the program goes by.
+    pub identity: Identity,
+    /// Where things are.
+    pub layout: Layout,
+    /// `-g`.
+    pub command_line: Option<Vec<u8>>,
+    /// Everything that was read for it.
+    pub record: Record,
+    /// Who to become, when starting.
+    pub user: Option<User>,
+    /// Where the sockets listen, in the order of their descriptors.
+    pub listeners: Vec<(Address, Transport)>,
+    /// The paths of the log files, in the order of their descriptors.
+    pub logs: Vec<Vec<u8>>,
+}
+
+/// From a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The configuration is in force.
+    Serving,
+    /// It is not, and why: lines like `[emerg] ...`.
+    Refused(String),
+}
+
+impl Order {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        match self {
+            Order::Serve(assignment) => {
+                out.number(0);
+                out.assignment(assignment);
+            }
+            Order::Reopen(paths) => {
+                out.number(1);
+                out.list(paths, |out, path| out.bytes(path));
+            }
+        }
+        out.0
+    }
+
+    /// From bytes; `None` where they are not an order.
+    pub fn decode(bytes: &[u8]) -> Option<Order> {
+        let mut input = Reader(bytes);
+        let order = match input.number()? {
+            0 => Order::Serve(Box::new(input.assignment()?)),
+            1 => Order::Reopen(input.list(|input| input.vec())?),
+            _ => return None,
+        };
+        input.0.is_empty().then_some(order)
+    }
+}
+
+impl Verdict {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        match self {
+            Verdict::Serving => out.number(0),
+            Verdict::Refused(why) => {
+                out.number(1);
+                out.bytes(why.as_bytes());
+            }
+        }
+        out.0
+    }
+
+    /// From bytes; `None` where they are not a verdict.
+    pub fn decode(bytes: &[u8]) -> Option<Verdict> {
+        let mut input = Reader(bytes);
+        let verdict = match input.number()? {
+            0 => Verdict::Serving,
+            1 => Verdict::Refused(String::from_utf8_lossy(input.bytes()?).into_owned()),
+            _ => return None,
+        };
+        input.0.is_empty().then_some(verdict)
+    }
+}
+
+/// Numbers are four bytes, byte strings and lists begin with their length.
+#[derive(Default)]
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn number(&mut self, number: u32) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        // Frames are bounded far below this.
+        self.number(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Writer, T)) {
+        self.number(u32::from(value.is_some()));
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+
+    fn list<T>(
+        &mut self,
+        values: impl IntoIterator<Item = T, IntoIter: ExactSizeIterator>,
+        write: impl Fn(&mut Writer, T),
+    ) {
+        let values = values.into_iter();
+        self.number(u32::try_from(values.len()).unwrap_or(u32::MAX));
+        for value in values {
+            write(self, value);
+        }
+    }
+
+    fn file_error(&mut self, error: &FileError) {
+        self.number(error.errno.cast_unsigned());
+        self.bytes(error.message.as_bytes());
+    }
+
+    fn address(&mut self, address: &Address) {
+        match address {
+            Address::Inet(address) => {
+                self.number(0);
+                self.bytes(address.to_string().as_bytes());
+            }
+            Address::Unix(path) => {
+                self.number(1);
+                self.bytes(path);
+            }
+        }
+    }
+
+    fn assignment(&mut self, assignment: &Assignment) {
+        let Assignment { identity, layout, command_line, record, user, listeners, logs } = assignment;
+        self.number(u32::from(*identity == Identity::Nginx));
+        let conf = match &layout.conf {
+            ConfSource::File(path) => Some(path),
+            ConfSource::BuiltIn => None,
+        };
+        for path in [&layout.prefix, &layout.conf_prefix, &layout.error_log, &layout.access_log, &layout.pid]
+        {
+            self.bytes(path);
+        }
+        self.option(conf, |out, path| out.bytes(path));
+        self.option(command_line.as_ref(), |out, text| out.bytes(text));
+        self.list(&record.reads, |out, (path, answer)| {
+            out.bytes(path);
+            match answer {
+                Ok(text) => {
+                    out.number(0);
+                    out.bytes(text);
+                }
+                Err(error) => {
+                    out.number(1);
+                    out.file_error(error);
+                }
+            }
+        });
+        self.list(&record.globs, |out, (pattern, answer)| {
+            out.bytes(pattern);
+            match answer {
+                Ok(paths) => {
+                    out.number(0);
+                    out.list(paths, |out, path| out.bytes(path));
+                }
+                Err(error) => {
+                    out.number(1);
+                    out.file_error(error);
+                }
+            }
+        });
+        self.option(user.as_ref(), |out, user| {
+            out.bytes(&user.name);
+            out.number(user.uid);
+            out.number(user.gid);
+        });
+        self.list(listeners, |out, (address, transport)| {
+            out.address(address);
+            out.number(u32::from(*transport == Transport::Datagram));
+        });
+        self.list(logs, |out, path| out.bytes(path));
+    }
+}
+
+/// What is left to read.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn number(&mut self) -> Option<u32> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*number))
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.number()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn vec(&mut self) -> Option<Vec<u8>> {
+        self.bytes().map(<[u8]>::to_vec)
+    }
+
+    fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        match self.number()? {
+            0 => Some(None),
+            _ => read(self).map(Some),
+        }
+    }
+
+    fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let length = self.number()?;
+        (0..length).map(|_| read(self)).collect()
+    }
+
+    fn file_error(&mut self) -> Option<FileError> {
+        let errno = self.number()?.cast_signed();
+        Some(FileError { errno, message: String::from_utf8_lossy(self.bytes()?).into_owned() })
+    }
+
+    fn address(&mut self) -> Option<Address> {
+        match self.number()? {
+            0 => Some(Address::Inet(std::str::from_utf8(self.bytes()?).ok()?.parse().ok()?)),
+            1 => Some(Address::unix(self.bytes()?)),
+            _ => None,
+        }
+    }
+
+    fn answer<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Result<T, FileError>> {
+        match self.number()? {
+            0 => read(self).map(Ok),
+            _ => self.file_error().map(Err),
+        }
+    }
+
+    fn assignment(&mut self) -> Option<Assignment> {
+        let identity = if self.number()? == 1 { Identity::Nginx } else { Identity::Gapura };
+        let prefix = self.vec()?;
+        let conf_prefix = self.vec()?;
+        let error_log = self.vec()?;
+        let access_log = self.vec()?;
+        let pid = self.vec()?;
+        let conf = self.option(Self::vec)?.map_or(ConfSource::BuiltIn, ConfSource::File);
+        let command_line = self.option(Self::vec)?;
+        let reads = self.list(|input| Some((BString::from(input.vec()?), input.answer(Self::vec)?)))?;
+        let globs = self.list(|input| {
+            let pattern = BString::from(input.vec()?);
+            let answer = input.answer(|input| input.list(|input| input.vec().map(BString::from)))?;
+            Some((pattern, answer))
+        })?;
+        let record = Record { reads: BTreeMap::from_iter(reads), globs: BTreeMap::from_iter(globs) };
+        let user = self
+            .option(|input| Some(User { name: input.vec()?, uid: input.number()?, gid: input.number()? }))?;
+        let listeners = self.list(|input| {
+            let address = input.address()?;
+            let transport = if input.number()? == 1 { Transport::Datagram } else { Transport::Stream };
+            Some((address, transport))
+        })?;
+        let logs = self.list(Self::vec)?;
+        let layout = Layout { prefix, conf_prefix, conf, error_log, access_log, pid };
+        Some(Assignment { identity, layout, command_line, record, user, listeners, logs })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orders() -> Vec<Order> {
+        let record = Record {
+            reads: BTreeMap::from([
+                ("/a".into(), Ok(b"text \0\xff".to_vec())),
+                ("/b".into(), Err(FileError { errno: 13, message: "Permission denied".into() })),
+            ]),
+            globs: BTreeMap::from([
+                ("/c/*".into(), Ok(vec!["/c/1".into(), "/c/2".into()])),
+                ("/d/*".into(), Err(FileError::missing())),
+            ]),
+        };
+        let layout = Layout {
+            prefix: b"/p/".to_vec(),
+            conf_prefix: b"/c/".to_vec(),
+            conf: ConfSource::File(b"/c/nginx.conf".to_vec()),
+            error_log: Vec::new(),
+            access_log: b"/l".to_vec(),
+            pid: b"/pid".to_vec(),
+        };
+        let full = Assignment {
+            identity: Identity::Nginx,
+            layout: layout.clone(),
+            command_line: Some(b"daemon off;".to_vec()),
+            record,
+            user: Some(User { name: b"www".to_vec(), uid: 33, gid: u32::MAX }),
+            listeners: vec![
+                (Address::Inet(([127, 0, 0, 1], 80).into()), Transport::Stream),
+                (Address::Inet("[::1]:443".parse().expect("an address")), Transport::Datagram),
+                (Address::unix(b"/run/a"), Transport::Stream),
+            ],
+            logs: vec![b"/l".to_vec(), b"/e".to_vec()],
+        };
+        let bare = Assignment {
+            identity: Identity::Gapura,
+            layout: Layout { conf: ConfSource::BuiltIn, ..layout },
+            command_line: None,
+            record: Record::default(),
+            user: None,
+            listeners: Vec::new(),
+            logs: Vec::new(),
+        };
+        vec![
+            Order::Serve(Box::new(full)),
+            Order::Serve(Box::new(bare)),
+            Order::Reopen(Vec::new()),
+            Order::Reopen(vec![b"/x".to_vec()]),
+        ]
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_less() {
+        for order in orders() {
+            let bytes = order.encode();
+            assert_eq!(Order::decode(&bytes), Some(order));
+            for cut in 0..bytes.len() {
+                assert_eq!(Order::decode(&bytes[..cut]), None, "{cut}");
+            }
+            assert_eq!(Order::decode(&[&bytes[..], b"x"].concat()), None);
+        }
+        for verdict in [Verdict::Serving, Verdict::Refused("[emerg] no\n".into())] {
+            assert_eq!(Verdict::decode(&verdict.encode()), Some(verdict));
+        }
+        assert_eq!(Verdict::decode(b""), None);
+        assert_eq!(Order::decode(&[9; 64]), None);
+    }
+}

@@ -1,0 +1,323 @@
+//! The worker: an unprivileged process that serves what the master hands it.
+//!
+//! Its main thread waits for signals, for the master and for the end of its other threads; those do the serving.
+
+use crate::files::RecordedFiles;
+use crate::journal::{Journal, JournalSink};
+use crate::service::{Generation, Progress, Service};
+use crate::site::{self, LogTarget, Role};
+use crate::wire::{Assignment, Order, Verdict};
+use net::address::Address;
+use net::errno::ErrnoMessage;
+use net::listen::Listener;
+use net::log::file::LogFiles;
+use net::log::syslog::{Parameters, Severity, Syslog};
+use net::log::{Log, Sink};
+use net::process::channel::{Channel, wait_readable};
+use net::process::signals::{Received, Signal, Signals};
+use net::process::title::Title;
+use rustix::process::{Resource, Rlimit};
+use std::net::ToSocketAddrs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The code with which a worker says that another try would fail in the same way.
+pub const FATAL: u8 = 2;
+
+/// Serves until told to end.
+pub fn run(title: &mut Title) -> ExitCode {
+    let Some((channel, mut signals)) = Channel::take_standard_input().ok().zip(Signals::take().ok()) else {
+        return ExitCode::from(FATAL);
+    };
+    let Some((assignment, descriptors)) = next_assignment(&channel) else { return ExitCode::from(FATAL) };
+    let identity = assignment.identity;
+    title.set(format!("{}: worker process", identity.name()).as_bytes());
+    net::process::title::set_process_name(identity.name());
+    let journal = Journal::built_in(
+        identity,
+        &crate::identity::Layout { error_log: Vec::new(), ..assignment.layout.clone() },
+        Severity::Warn,
+    );
+    let logs = Arc::new(LogFiles::default());
+    let started = begin(&assignment, descriptors, &logs, journal);
+    let (service, generation, journal) = match started {
+        Ok(started) => started,
+        Err(why) => {
+            // A master that is gone needs no answer.
+            let _ = channel.send(&Verdict::Refused(why).encode(), &[]);
+            return ExitCode::from(FATAL);
+        }
+    };
+    if channel.send(&Verdict::Serving.encode(), &[]).is_err() {
+        return ExitCode::FAILURE;
+    }
+    let mut worker = Worker {
+        journal,
+        logs,
+        service,
+        generation,
+        channel: Some(channel),
+        deadline: None,
+        is_quitting: false,
+        is_terminating: false,
+    };
+    worker.serve(&mut signals, title)
+}
+
+struct Worker {
+    journal: Journal,
+    logs: Arc<LogFiles>,
+    service: Service,
+    generation: Arc<Generation>,
+    /// None once the master is gone.
+    channel: Option<Channel>,
+    /// When connections that are still open are given up (`worker_shutdown_timeout`).
+    deadline: Option<Instant>,
+    is_quitting: bool,
+    is_terminating: bool,
+}
+
+/// Takes on the identity and the limits that the configuration asks for, and starts to serve.
+fn begin(
+    assignment: &Assignment,
+    descriptors: Vec<OwnedFd>,
+    logs: &Arc<LogFiles>,
+    mut journal: Journal,
+) -> Result<(Service, Arc<Generation>, Journal), String> {
+    let generation = generation_of(assignment, descriptors, logs, &[])?;
+    let essentials = &generation.loaded.essentials;
+    journal.leave_terminal();
+    journal.replace(journal_sinks(&generation, logs));
+    let limits = [
+        (Resource::Nofile, "RLIMIT_NOFILE", essentials.open_files_max),
+        (Resource::Core, "RLIMIT_CORE", essentials.core_bytes_max),
+    ];
+    for (resource, name, limit) in limits {
+        let Some(limit) = limit else { continue };
+        let both = Rlimit { current: Some(limit), maximum: Some(limit) };
+        if let Err(errno) = rustix::process::setrlimit(resource, both) {
+            journal.write_errno(Severity::Alert, format!("setrlimit({name}, {limit}) failed"), errno);
+        }
+    }
+    if let Some(user) = &assignment.user {
+        let became = net::process::user::become_user(user);
+        let describe = |error: &net::process::user::BecomeError| format!("{} failed", error.call);
+        match became {
+            Ok(None) => {}
+            Ok(Some(warning)) => journal.write_errno(Severity::Emerg, describe(&warning), warning.errno),
+            Err(error) => {
+                journal.write_errno(Severity::Emerg, describe(&error), error.errno);
+                return Err(format!("[emerg] {} ({})\n", describe(&error), ErrnoMessage(error.errno)));
+            }
+        }
+    }
+    // Allows core files after the change of user.
+    let dumpable = rustix::process::DumpableBehavior::Dumpable;
+    if let Err(errno) = rustix::process::set_dumpable_behavior(dumpable) {
+        journal.write_errno(Severity::Alert, "prctl(PR_SET_DUMPABLE) failed", errno);
+    }
+    if let Some(folder) = &essentials.working_directory
+        && let Err(errno) = rustix::process::chdir(&folder[..])
+    {
+        let message = format!("chdir(\"{}\") failed", bstr::BStr::new(folder));
+        journal.write_errno(Severity::Alert, &message, errno);
+        return Err(format!("[alert] {message} ({})\n", ErrnoMessage(errno)));
+    }
+    let service = Service::start(generation.clone()).map_err(|why| format!("[emerg] {why}\n"))?;
+    Ok((service, generation, journal))
+}
+
+impl Worker {
+    fn serve(&mut self, signals: &mut Signals, title: &mut Title) -> ExitCode {
+        loop {
+            let patience = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let mut polled = vec![signals.as_fd(), self.service.as_fd()];
+            polled.extend(self.channel.as_ref().map(AsFd::as_fd));
+            let readable = wait_readable(&polled, patience).unwrap_or_default();
+            while let Some(received) = signals.take_next() {
+                self.signal(received, title);
+            }
+            if readable.get(2) == Some(&true) {
+                self.order();
+            }
+            let is_late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            let progress = self.service.progress();
+            if progress == Progress::Broken {
+                self.journal.write(Severity::Alert, "a thread of the worker process has panicked");
+                return ExitCode::FAILURE;
+            }
+            if self.is_terminating || is_late || progress == Progress::Ended {
+                self.journal.write(Severity::Notice, "exiting");
+                // What threads still hold ends with the process; lines of logs are written first.
+                self.service.stop();
+                self.journal.write(Severity::Notice, "exit");
+                return ExitCode::SUCCESS;
+            }
+        }
+    }
+
+    fn signal(&mut self, received: Received, title: &mut Title) {
+        let action = match received.signal {
+            Signal::Terminate | Signal::Interrupt => ", exiting",
+            Signal::Quit => ", shutting down",
+            Signal::User1 => ", reopening logs",
+            Signal::Hangup | Signal::User2 => ", ignoring",
+            Signal::Child | Signal::WindowChange => "",
+        };
+        self.journal.write(Severity::Notice, crate::master::signal_line(received, action));
+        match received.signal {
+            Signal::Terminate | Signal::Interrupt => self.is_terminating = true,
+            Signal::Quit => self.quit(title),
+            Signal::User1 => self.reopen_by_path(),
+            _ => {}
+        }
+    }
+
+    fn quit(&mut self, title: &mut Title) {
+        if std::mem::replace(&mut self.is_quitting, true) {
+            return;
+        }
+        self.journal.write(Severity::Notice, "gracefully shutting down");
+        title.set(format!("{}: worker process is shutting down", self.journal.identity().name()).as_bytes());
+        let timeout = self.generation.loaded.essentials.shutdown_timeout;
+        self.deadline = timeout.map(|timeout| Instant::now() + timeout);
+        self.service.quit();
+    }
+
+    /// Follows what the master says. Where it is gone, the worker goes on without it, as nginx's do.
+    fn order(&mut self) {
+        let Some(channel) = &self.channel else { return };
+        let frame = channel.receive();
+        let order =
+            frame.ok().flatten().and_then(|frame| Some((Order::decode(&frame.body)?, frame.descriptors)));
+        match order {
+            Some((Order::Reopen(paths), descriptors)) => {
+                self.journal.write(Severity::Notice, "reopening logs");
+                for (path, descriptor) in paths.iter().zip(descriptors) {
+                    self.logs.adopt(path, descriptor);
+                }
+            }
+            Some((Order::Serve(assignment), descriptors)) => {
+                let verdict = match self.replace(&assignment, descriptors) {
+                    Ok(()) => Verdict::Serving,
+                    Err(why) => Verdict::Refused(why),
+                };
+                if let Some(channel) = &self.channel {
+                    // A master that is gone needs no answer; the next turn notices.
+                    let _ = channel.send(&verdict.encode(), &[]);
+                }
+            }
+            None => {
+                self.journal.write(Severity::Alert, "the master process is gone");
+                self.channel = None;
+            }
+        }
+    }
+
+    fn replace(&mut self, assignment: &Assignment, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        if self.is_quitting {
+            return Err("[error] the worker process is shutting down\n".to_owned());
+        }
+        let generation = generation_of(assignment, descriptors, &self.logs, &self.generation.listeners)?;
+        self.service.serve(generation.clone()).map_err(|why| format!("[emerg] {why}\n"))?;
+        self.journal.replace(journal_sinks(&generation, &self.logs));
+        self.generation = generation;
+        Ok(())
+    }
+
+    fn reopen_by_path(&self) {
+        self.journal.write(Severity::Notice, "reopening logs");
+        for (file, error) in self.logs.reopen() {
+            let path = bstr::BStr::new(file.path());
+            self.journal.write_errno(Severity::Emerg, format!("open() \"{path}\" failed"), error.errno);
+        }
+    }
+}
+
+/// The first frame of the master.
+fn next_assignment(channel: &Channel) -> Option<(Box<Assignment>, Vec<OwnedFd>)> {
+    let frame = channel.receive().ok()??;
+    match Order::decode(&frame.body)? {
+        Order::Serve(assignment) => Some((assignment, frame.descriptors)),
+        Order::Reopen(_) => None,
+    }
+}
+
+/// Reads the configuration of an assignment again and puts it together with its descriptors. Sockets at a place
+/// where one is open already stay the ones that are open: the master means the same.
+fn generation_of(
+    assignment: &Assignment,
+    descriptors: Vec<OwnedFd>,
+    logs: &LogFiles,
+    open: &[Listener],
+) -> Result<Arc<Generation>, String> {
+    let files = Arc::new(RecordedFiles::of_record(assignment.record.clone()));
+    let loaded = site::load(&assignment.layout, assignment.command_line.as_deref(), files, Role::Worker);
+    if !loaded.is_good() {
+        let lines = site::rendered(&loaded, false).into_iter().map(|(_, line, _)| format!("{line}\n"));
+        return Err(lines.collect());
+    }
+    let mut descriptors = descriptors.into_iter();
+    let mut listeners = Vec::new();
+    for ((address, transport), descriptor) in assignment.listeners.iter().zip(descriptors.by_ref()) {
+        let wanted = loaded.essentials.listens.iter();
+        let Some(options) =
+            wanted.into_iter().find(|one| one.address == *address && one.transport == *transport)
+        else {
+            continue;
+        };
+        let same = |one: &&Listener| one.options.address == *address && one.options.transport == *transport;
+        let known = open.iter().find(same).filter(|one| is_same_socket(&one.socket, &descriptor));
+        let socket = known.map_or_else(|| Arc::new(descriptor), |known| known.socket.clone());
+        listeners.push(Listener { options: options.clone(), socket, is_inherited: false });
+    }
+    let log_files =
+        assignment.logs.iter().zip(descriptors).map(|(path, descriptor)| logs.adopt(path, descriptor));
+    let log_files = log_files.collect();
+    Ok(Arc::new(Generation { loaded, listeners, log_files }))
+}
+
+/// Two descriptors of one open socket?
+fn is_same_socket(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let cookie = |fd| rustix::net::sockopt::socket_cookie(fd).ok();
+    cookie(one).is_some() && cookie(one) == cookie(other)
+}
+
+/// The error logs of the main level, open.
+pub fn journal_sinks(generation: &Generation, logs: &LogFiles) -> Vec<JournalSink> {
+    open_sinks(&generation.loaded.essentials.error_logs, logs)
+}
+
+/// Error logs, open. What cannot be opened is left out: the master has reported it.
+pub fn open_sinks(error_logs: &[site::ErrorLog], logs: &LogFiles) -> Vec<JournalSink> {
+    let open = |log: &site::ErrorLog| {
+        let (sink, is_stderr) = match &log.target {
+            LogTarget::Stderr => (Sink::Stderr, true),
+            LogTarget::File(path) => (Sink::File(logs.open(path).ok()?), false),
+            LogTarget::Syslog(text) => (Sink::Syslog(syslog(text)?), false),
+        };
+        Some(JournalSink { log: Log::new(sink, None), least: log.least, is_stderr })
+    };
+    error_logs.iter().filter_map(open).collect()
+}
+
+fn syslog(text: &[u8]) -> Option<Syslog> {
+    let parameters = Parameters::parse(text).ok()?;
+    let address = match parameters.server.strip_prefix(b"unix:") {
+        Some(path) => Address::unix(path),
+        None => {
+            let server = std::str::from_utf8(&parameters.server).ok()?;
+            let found = server.to_socket_addrs().or_else(|_| (server, SYSLOG_PORT).to_socket_addrs());
+            Address::Inet(found.ok()?.next()?)
+        }
+    };
+    Some(Syslog::new(address, parameters))
+}
+
+/// RFC 3164, section 2.
+const SYSLOG_PORT: u16 = 514;
+
+/// How long the master waits for a verdict on a configuration.
+pub const VERDICT_PATIENCE: Duration = Duration::from_secs(60);
