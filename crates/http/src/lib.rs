@@ -17,6 +17,7 @@ mod header_line;
 mod host;
 mod known;
 mod method;
+pub mod network;
 pub mod proxy_protocol;
 pub mod range;
 pub mod request;
