@@ -23,6 +23,8 @@ pub enum Level {
     Notice,
     /// For the curious.
     Info,
+    /// For developers.
+    Debug,
 }
 
 impl Level {
@@ -36,6 +38,7 @@ impl Level {
             Level::Warn => "warn",
             Level::Notice => "notice",
             Level::Info => "info",
+            Level::Debug => "debug",
         }
     }
 

@@ -1,1 +1,46 @@
-//! The life of a request: module contract, plan, exchange, upstream calls, pump.
+//! The life of a request.
+//!
+//! Modules decide; the engine does. A module is synchronous code that looks at a [`Request`] and returns a
+//! [`Flow`]; everything that takes time (reading, writing, sleeping, files, upstreams, subrequests) is an effect
+//! from a closed list, carried out here. A location compiles at load to a [`Plan`] that holds only what is on.
+//!
+//! A newcomer starts with [`exchange`]: the page that takes one request from its head to its log line.
+//! Then [`flow`] (the vocabulary), [`module`] (what a module is), [`plan`] and [`compile`] (a configuration's
+//! life), [`connection`] (keep-alive and pipelining) and [`upstream`] (calls to peers).
+
+pub mod body;
+pub mod compile;
+pub mod connection;
+pub mod core;
+pub mod driver;
+pub mod effects;
+pub mod error_page;
+pub mod exchange;
+pub mod flow;
+pub mod head;
+pub mod locate;
+pub mod log;
+pub mod module;
+pub mod plan;
+pub mod pump;
+pub mod race;
+pub mod request;
+pub mod respond;
+pub mod thread;
+pub mod upgrade;
+pub mod upstream;
+pub mod variables;
+
+pub use flow::{
+    Answer, Ask, Call, Chunk, Chunks, Filter, Flow, Logger, Phase, Reply, Source, Step, Target, Transform,
+};
+pub use module::{Build, Declare, Family, Installer, Module, Variable};
+pub use plan::{Plan, PlanId, Site, SiteId, Snapshot};
+pub use request::Request;
+
+/// Our version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version of nginx whose behaviour and configuration this follows.
+pub const COMPATIBLE_VERSION: &str = "1.31.5";
+/// The `Server` header with the version.
+pub const SERVER_LINE: &str = concat!("Server: gapura/", env!("CARGO_PKG_VERSION"), "\r\n");

@@ -1,1 +1,14 @@
-//! The nginx modules, one file each, in one ordered list.
+//! The nginx modules, one file each.
+//!
+//! Adding one: write its file, add it to [`MODULES`], write its `spec/*.md`. The list's order is the order in
+//! which modules run within a phase, and in which filters see a response; order is behaviour, so it stays visible.
+
+#![forbid(unsafe_code)]
+
+mod proxy;
+mod upstream;
+
+use engine::Module;
+
+/// All modules in order of execution.
+pub static MODULES: &[&Module] = &[&upstream::MODULE, &proxy::MODULE];

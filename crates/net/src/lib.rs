@@ -16,3 +16,8 @@ pub mod splice;
 pub mod stream;
 pub mod thread;
 pub mod timer;
+
+pub use address::Address;
+pub use errno::{Errno, ErrnoMessage};
+pub use stream::{Stream, StreamError};
+pub use timer::{Deadline, Timer};

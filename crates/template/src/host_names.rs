@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, Entry};
 use std::fmt;
 use std::hash::BuildHasherDefault;
+use std::sync::Arc;
 
 use bstr::BString;
 
@@ -120,7 +121,7 @@ impl<T> HostTableBuilder<T> {
             exact: self.exact,
             leading: self.leading,
             trailing: self.trailing,
-            regexes: LocationSet::new(self.regexes),
+            regexes: LocationSet::new(self.regexes.into_iter().map(Arc::new).collect()),
             regex_values: self.regex_values,
         }
     }
@@ -189,11 +190,11 @@ impl<T> HostTable<T> {
         }
         let index = self.regexes.captures(host, found)?;
         let value = self.values.get(*self.regex_values.get(index)? as usize)?;
-        Some(HostMatch { value, regex: self.regexes.regexes().get(index) })
+        Some(HostMatch { value, regex: self.regexes.regexes().get(index).map(|regex| &**regex) })
     }
 
     /// The patterns, in order.
-    pub fn regexes(&self) -> &[Regex] {
+    pub fn regexes(&self) -> &[Arc<Regex>] {
         self.regexes.regexes()
     }
 

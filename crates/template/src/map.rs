@@ -4,6 +4,8 @@ use std::fmt;
 
 use bstr::{BStr, BString};
 
+use std::sync::Arc;
+
 use crate::host_names::{HostMatch, HostNameError, HostTable, HostTableBuilder};
 use crate::lower;
 use crate::regex::{Captures, Regex, RegexError};
@@ -133,7 +135,7 @@ impl<T> MapTable<T> {
     }
 
     /// The patterns, in order.
-    pub fn regexes(&self) -> &[Regex] {
+    pub fn regexes(&self) -> &[Arc<Regex>] {
         self.table.regexes()
     }
 }

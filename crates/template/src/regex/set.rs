@@ -1,6 +1,7 @@
 //! An ordered list of patterns of which the first that matches wins: regex locations, `map`, server names.
 
 use super::{Captures, Regex, linear};
+use std::sync::Arc;
 
 /// So many patterns are tried one after the other; more of them share an automaton that says whether any can match.
 const LEAF_PATTERNS_MAX: usize = 4;
@@ -9,7 +10,7 @@ const LEAF_PATTERNS_MAX: usize = 4;
 /// for all below: a subject that nothing matches is refused in one pass, and the first match is found in a few,
 /// without any allocation.
 pub struct LocationSet {
-    regexes: Vec<Regex>,
+    regexes: Vec<Arc<Regex>>,
     root: Option<Branch>,
 }
 
@@ -24,8 +25,8 @@ struct Branch {
 
 impl LocationSet {
     /// Takes the patterns in order.
-    pub fn new(regexes: Vec<Regex>) -> LocationSet {
-        let loose: Vec<String> = regexes.iter().map(Regex::loose_text).collect();
+    pub fn new(regexes: Vec<Arc<Regex>>) -> LocationSet {
+        let loose: Vec<String> = regexes.iter().map(|regex| regex.loose_text()).collect();
         let root = (regexes.len() > LEAF_PATTERNS_MAX).then(|| Branch::new(&loose, 0, loose.len()));
         LocationSet { regexes, root }
     }
@@ -41,7 +42,7 @@ impl LocationSet {
     }
 
     /// The patterns, in order.
-    pub fn regexes(&self) -> &[Regex] {
+    pub fn regexes(&self) -> &[Arc<Regex>] {
         &self.regexes
     }
 
@@ -57,7 +58,7 @@ impl LocationSet {
 
     fn search(&self, subject: &[u8], matches: &mut dyn FnMut(&Regex) -> bool) -> Option<usize> {
         match &self.root {
-            None => self.regexes.iter().position(matches),
+            None => self.regexes.iter().position(|regex| matches(regex)),
             Some(root) => root.search(&self.regexes, subject, matches),
         }
     }
@@ -74,7 +75,7 @@ impl Branch {
 
     fn search(
         &self,
-        regexes: &[Regex],
+        regexes: &[Arc<Regex>],
         subject: &[u8],
         matches: &mut dyn FnMut(&Regex) -> bool,
     ) -> Option<usize> {
@@ -87,7 +88,7 @@ impl Branch {
                 .search(regexes, subject, matches)
                 .or_else(|| halves.1.search(regexes, subject, matches)),
             None => {
-                let index = regexes.get(self.first..self.end)?.iter().position(matches)?;
+                let index = regexes.get(self.first..self.end)?.iter().position(|regex| matches(regex))?;
                 Some(self.first + index)
             }
         }

@@ -1,6 +1,7 @@
 //! What PCRE2 10.42 says about patterns and subjects, recorded from the library itself.
 
 use proptest::prelude::*;
+use std::sync::Arc;
 
 use super::*;
 
@@ -125,7 +126,7 @@ fn patterns_match_as_in_pcre() {
         // As one of many, in front of and behind others that do not match.
         let others = |count| (0..count).map(|_| Regex::new(b"(?!x)x", false).expect("compiles"));
         let this = std::iter::once(Regex::new(pattern, *caseless).expect("compiles"));
-        let set = LocationSet::new(others(7).chain(this).chain(others(3)).collect());
+        let set = LocationSet::new(others(7).chain(this).chain(others(3)).map(Arc::new).collect());
         assert_eq!(
             set.find(subject),
             matched.then_some(7),
@@ -278,7 +279,9 @@ fn backtracking_is_bounded_and_mostly_avoided() {
 #[test]
 fn the_first_pattern_in_order_wins() {
     let patterns = ["\\.php$", "^/a(?!b)", "^/a", "x{3}", "^/(.)b", "(?<!/)z", "^/", "z"];
-    let set = LocationSet::new(patterns.iter().map(|p| Regex::new(p.as_bytes(), false).unwrap()).collect());
+    let set = LocationSet::new(
+        patterns.iter().map(|p| Arc::new(Regex::new(p.as_bytes(), false).unwrap())).collect(),
+    );
     let table: &[(&[u8], Option<usize>)] = &[
         (b"/a.php", Some(0)),
         (b"/ac", Some(1)),

@@ -1,0 +1,119 @@
+//! The request's body read whole: to memory, or to a temporary file when it is larger than the buffer.
+
+use crate::Request;
+use crate::core::location::BodyInFile;
+use crate::driver::{BodyError, Driver};
+use conf::Level;
+use net::file::temporary::Keep;
+use net::timer::Deadline;
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Reads the whole body, once.
+///
+/// # Errors
+/// The client's fault, or no place to store it.
+pub async fn read_whole(request: &mut Request<'_>, driver: &mut Driver) -> Result<(), BodyError> {
+    if request.body.read {
+        return Ok(());
+    }
+    let result = read(request, driver).await;
+    if let Err(error) = result {
+        explain(request, error);
+        request.keep_alive = false;
+    }
+    result
+}
+
+async fn read(request: &mut Request<'_>, driver: &mut Driver) -> Result<(), BodyError> {
+    let core = request.plan.core.clone();
+    let pause = Duration::from_millis(core.client_body_timeout.0);
+    let buffer_bytes = core.client_body_buffer_size.0;
+    let always_file = *core.client_body_in_file_only != BodyInFile::Off;
+    loop {
+        let count = driver.read_body(&mut request.body.memory, Deadline::after(pause)).await?;
+        if count == 0 {
+            break;
+        }
+        request.body.received += count as u64;
+        request.received_bytes += count as u64;
+        check_size(request, core.client_max_body_size.0)?;
+        if request.body.memory.len() > buffer_bytes || always_file {
+            spill(request, &core)?;
+        }
+    }
+    if request.body.file.is_some() && !request.body.memory.is_empty() {
+        spill(request, &core)?;
+    }
+    request.body.read = true;
+    Ok(())
+}
+
+/// Is what came still within `client_max_body_size`? Bodies with a length were checked before.
+///
+/// # Errors
+/// It is not.
+pub fn check_size(request: &Request<'_>, limit: u64) -> Result<(), BodyError> {
+    if limit > 0 && request.body.received > limit {
+        let received = request.body.received;
+        request.log_error(
+            Level::Error,
+            format_args!("client intended to send too large chunked body: {received} bytes"),
+        );
+        return Err(BodyError::TooLarge);
+    }
+    Ok(())
+}
+
+/// Moves what is in memory to the temporary file.
+fn spill(request: &mut Request<'_>, core: &crate::core::Core) -> Result<(), BodyError> {
+    let file = match &request.body.file {
+        Some(file) => file.clone(),
+        None => {
+            let place = &core.client_body_temp_path;
+            let keep = match *core.client_body_in_file_only {
+                BodyInFile::On => Keep::Yes,
+                BodyInFile::Clean => Keep::UntilDropped,
+                BodyInFile::Off => Keep::No,
+            };
+            let made = place.folder().create(keep).map_err(|error| {
+                request.log_error(Level::Crit, format_args!("{error}"));
+                BodyError::Storage
+            })?;
+            let path = bstr::BStr::new(made.path()).to_owned();
+            request.log_error(
+                Level::Warn,
+                format_args!("a client request body is buffered to a temporary file {path}"),
+            );
+            let made = Rc::new(made);
+            request.body.file = Some(made.clone());
+            made
+        }
+    };
+    let memory = std::mem::take(&mut request.body.memory);
+    let offset = request.body.stored_bytes;
+    let written = file.write_at(&mut [IoSlice::new(&memory)], offset);
+    request.body.memory = memory;
+    request.body.memory.clear();
+    request.body.stored_bytes = offset + *written.as_ref().unwrap_or(&0);
+    written.map(drop).map_err(|error| {
+        request.log_error(Level::Crit, format_args!("{error}"));
+        BodyError::Storage
+    })
+}
+
+fn explain(request: &mut Request<'_>, error: BodyError) {
+    match error {
+        BodyError::Closed => {
+            request.log_error(Level::Info, format_args!("client prematurely closed connection"));
+        }
+        BodyError::TimedOut => {
+            request.log_error(Level::Info, format_args!("client timed out (110: Connection timed out)"));
+        }
+        BodyError::Malformed => {
+            request.log_error(Level::Info, format_args!("client sent invalid chunked body"));
+        }
+        BodyError::TooLarge | BodyError::Storage => {}
+    }
+}

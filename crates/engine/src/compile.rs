@@ -1,0 +1,382 @@
+//! A configuration's life: text to tree (`conf`), tree to cells (`schema`), cells to a [`Snapshot`] here.
+//!
+//! Failure anywhere leaves nothing behind: the caller keeps the snapshot it has.
+
+use crate::core::location::Matcher;
+use crate::core::{Core, LOCATION_INDEX, MAIN_INDEX, MainCore, SERVER_INDEX, ServerCore};
+use crate::locate::Locations;
+use crate::log::Logs;
+use crate::module::{Build, Installer, Module};
+use crate::plan::{Plan, PlanId, Site, SiteId, Snapshot};
+use crate::variables::Registry as VariableRegistry;
+use bstr::{BStr, BString, ByteSlice};
+use conf::{Diagnostic, Parsed, SourceMap, Span};
+use schema::bind::{Cells, ModuleCells, Rows};
+use schema::{Places, Problem, Registry};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where a configuration hangs in the file system.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Relative paths hang from here; ends in a slash.
+    pub prefix: BString,
+    /// The folder of the main file; ends in a slash.
+    pub conf_prefix: BString,
+    /// The machine's name.
+    pub hostname: BString,
+    /// May it listen on port 80? Decides the port of a server without `listen`.
+    pub default_port: u16,
+}
+
+/// What came of a configuration.
+pub struct Compiled {
+    /// The snapshot, if nothing was wrong.
+    pub snapshot: Option<Box<Snapshot>>,
+    /// Settings of the process; defaults where the file was wrong.
+    pub main: MainCore,
+    /// The file's own `error_log` lines at the top level.
+    pub error_log: Vec<crate::log::ErrorLog>,
+    /// Log targets, for opening them.
+    pub logs: Logs,
+    /// What was found, in the order nginx would find it.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The texts, for rendering the diagnostics and for `-T`.
+    pub sources: SourceMap,
+    /// Directives accepted though there is nothing to tune here.
+    pub idle: Vec<BString>,
+}
+
+impl Compiled {
+    /// Opens the logs: the snapshot can serve then.
+    ///
+    /// # Errors
+    /// The configuration was wrong, or a log cannot be opened; the message is nginx's.
+    pub fn activate(self, files: &net::log::file::LogFiles) -> Result<Arc<Snapshot>, String> {
+        let mut snapshot = self.snapshot.ok_or("the configuration has errors")?;
+        let opened = self.logs.open(files);
+        snapshot.logs = opened.map_err(|(path, error)| {
+            format!("{} \"{path}\" failed ({})", error.call, net::errno::ErrnoMessage(error.errno))
+        })?;
+        Ok(Arc::from(snapshot))
+    }
+
+    /// Was everything right?
+    pub fn is_good(&self) -> bool {
+        self.snapshot.is_some()
+    }
+}
+
+/// Compiles what was parsed, with these modules in order of execution.
+pub fn compile(
+    parsed: Parsed,
+    modules: &[&'static Module],
+    surroundings: &Surroundings,
+    files: Arc<dyn conf::Files + Send + Sync>,
+) -> Compiled {
+    let modules: Vec<&'static Module> =
+        crate::core::MODULES.into_iter().chain(modules.iter().copied()).collect();
+    let registry = Registry::new(modules.iter().flat_map(|module| rows(module)).collect());
+    let mut build = Build {
+        variables: VariableRegistry::new(modules.iter().flat_map(|module| module.variables)),
+        upstreams: Vec::new(),
+        hostname: surroundings.hostname.clone(),
+        prefix: surroundings.prefix.clone(),
+        conf_prefix: surroundings.conf_prefix.clone(),
+        diagnostics: Vec::new(),
+        logs: Logs::default(),
+        files,
+        idle: Vec::new(),
+        matchers: HashMap::new(),
+        shared: HashMap::new(),
+    };
+    let mut report = Vec::new();
+    let cells = schema::bind(&parsed.tree, &registry, &mut build, &mut report);
+    let found = std::mem::take(&mut build.diagnostics).into_iter().chain(report).chain(parsed.diagnostics);
+    let mut diagnostics = conf::in_reading_order(found.collect(), &parsed.tree.sources);
+
+    let main = cells.module::<MainCore>(MAIN_INDEX).cloned().unwrap_or_default();
+    if !has_errors(&diagnostics) && !main.events_seen {
+        diagnostics.push(Diagnostic::emerg("events", "no \"events\" section in configuration"));
+    }
+    let error_log = cells.module::<Core>(LOCATION_INDEX).map(|core| core.error_log.clone());
+    let error_log = error_log.map(|logs| logs.to_vec()).unwrap_or_default();
+    let mut snapshot = None;
+    if !has_errors(&diagnostics) {
+        let mut compiler =
+            Compiler { modules: &modules, build, plans: Vec::new(), sites: Vec::new(), surroundings };
+        let listens = compiler.servers(&cells);
+        build = compiler.build;
+        diagnostics.append(&mut build.diagnostics);
+        let (plans, sites) = (compiler.plans, compiler.sites);
+        let variables = match std::mem::take(&mut build.variables).finish() {
+            Ok(variables) => variables,
+            Err(unknown) => {
+                for name in unknown {
+                    let text = format!("unknown \"{name}\" variable");
+                    diagnostics.push(Diagnostic::emerg("unknown-variable", text));
+                }
+                Default::default()
+            }
+        };
+        if !has_errors(&diagnostics) {
+            let made = Snapshot {
+                sites,
+                plans,
+                listens,
+                variables,
+                upstreams: build.upstreams.clone(),
+                logs: Vec::new(),
+                error_log: error_log.clone(),
+                generation: next_generation(),
+            };
+            snapshot = Some(Box::new(made));
+        }
+    }
+    Compiled {
+        snapshot,
+        main,
+        error_log,
+        logs: build.logs,
+        diagnostics,
+        sources: parsed.tree.sources,
+        idle: build.idle,
+    }
+}
+
+fn next_generation() -> u64 {
+    static GENERATION: AtomicU64 = AtomicU64::new(1);
+    GENERATION.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Is any of these an error?
+pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|diagnostic| diagnostic.level.is_error())
+}
+
+/// A module's rows, then those of its families, as the registry wants them.
+fn rows(module: &'static Module) -> Vec<Rows> {
+    let own = module.directives.iter().map(|row| (row.name, row)).collect();
+    let mut all = vec![Rows { module: module.name, rows: own, cells: module.cells }];
+    for family in module.families {
+        let rows =
+            family.rows.iter().map(|row| (crate::module::joined(family.prefix, row.name), row)).collect();
+        all.push(Rows { module: module.name, rows, cells: family.cells });
+    }
+    all
+}
+
+struct Compiler<'a> {
+    modules: &'a [&'static Module],
+    build: Build,
+    plans: Vec<Plan>,
+    sites: Vec<Site>,
+    surroundings: &'a Surroundings,
+}
+
+impl Compiler<'_> {
+    fn servers(&mut self, root: &Cells) -> Vec<crate::plan::Listen> {
+        let mut listens = crate::core::listen::Table::default();
+        for http in root.inside(Places::HTTP) {
+            for group in http.inside(Places::UPSTREAM) {
+                self.group(group, http);
+            }
+            for server in http.inside(Places::SERVER) {
+                self.server(server, http, &mut listens);
+            }
+        }
+        for module in self.modules {
+            if let Err(problem) = (module.finish)(&mut self.build) {
+                self.problem(&problem, root.close);
+            }
+        }
+        let redirecting: Vec<bool> = self.plans.iter().map(|plan| plan.auto_redirect).collect();
+        for plan in &mut self.plans {
+            plan.locations.finish(|id| redirecting.get(id.0 as usize).copied().unwrap_or(false));
+        }
+        listens.finish(&mut self.build.diagnostics)
+    }
+
+    /// Lets modules look at an `upstream` block. They get a plan as for any block; nothing serves it.
+    fn group(&mut self, cells: &Cells, http: &Cells) {
+        self.plan(cells, Some(http), PlanKind::default(), &mut HashMap::new());
+        self.plans.pop();
+    }
+
+    fn server(&mut self, cells: &Cells, http: &Cells, listens: &mut crate::core::listen::Table) {
+        let id = SiteId(self.sites.len() as u32);
+        let Some(core) = cells.module::<ServerCore>(SERVER_INDEX).cloned() else { return };
+        let mut named = HashMap::new();
+        let plan = self.plan(cells, Some(http), PlanKind::default(), &mut named);
+        let names = &core.server_name;
+        let name = names.first().map(|name| name.text.clone()).unwrap_or_default();
+        let mut lines = core.listen.value().cloned().unwrap_or_default();
+        if lines.is_empty() {
+            lines.push(crate::core::listen::ListenLine::default_line(
+                cells.open,
+                self.surroundings.default_port,
+            ));
+        }
+        for line in &lines {
+            listens.add(line, id, names, &mut self.build.diagnostics);
+        }
+        let name = name.strip_prefix(b".").map_or(name.clone(), BString::from);
+        self.sites.push(Site { id, name, plan, named, core });
+    }
+
+    /// Compiles a block and what is inside: its locations, `if`s and `limit_except`s.
+    fn plan(
+        &mut self,
+        cells: &Cells,
+        outer: Option<&Cells>,
+        kind: PlanKind,
+        named: &mut HashMap<Vec<u8>, PlanId>,
+    ) -> PlanId {
+        let id = PlanId(self.plans.len() as u32);
+        let core: Arc<Core> = shared(cells.modules.get(LOCATION_INDEX).cloned().flatten());
+        let plan = Plan {
+            id,
+            name: kind.name,
+            error_pages: core.error_page.to_vec(),
+            core,
+            steps: Default::default(),
+            handler: None,
+            filters: Vec::new(),
+            loggers: Vec::new(),
+            locations: Locations::default(),
+            limit_except: None,
+            nameless: kind.nameless,
+            exact: kind.exact,
+            auto_redirect: false,
+        };
+        // The place is taken first, so that a plan's number is lower than those of the plans inside.
+        self.plans.push(plan);
+        let mut locations = Locations::default();
+        let mut inner = HashMap::new();
+        let mut limit_except = None;
+        let name = self.plans[id.0 as usize].name.clone();
+        for child in &cells.children {
+            match child.place {
+                Places::LOCATION => self.location(child, cells, name.as_ref(), &mut locations, named),
+                Places::SERVER_IF | Places::LOCATION_IF => {
+                    let kind = PlanKind { name: name.clone(), nameless: true, exact: false };
+                    inner.insert(child.open, self.plan(child, Some(cells), kind, named));
+                }
+                Places::LIMIT_EXCEPT => {
+                    let kind = PlanKind { name: name.clone(), nameless: true, exact: false };
+                    let plan = self.plan(child, Some(cells), kind, named);
+                    let bits = child.args.iter().filter_map(|word| http::Method::limit_bit(&word.text));
+                    limit_except = Some((bits.fold(0, |all, bit| all | bit), plan));
+                    inner.insert(child.open, plan);
+                }
+                _ => {}
+            }
+        }
+        self.install(cells, outer, id, &inner);
+        let plan = &mut self.plans[id.0 as usize];
+        plan.locations = locations;
+        plan.limit_except = limit_except;
+        id
+    }
+
+    fn install(&mut self, cells: &Cells, outer: Option<&Cells>, id: PlanId, inner: &HashMap<Span, PlanId>) {
+        let mut index = 0;
+        let plan = &mut self.plans[id.0 as usize];
+        for module in self.modules {
+            let mut installer =
+                Installer { place: cells.place, cells, outer, build: &mut self.build, plan, inner, index };
+            if let Err(problem) = (module.install)(&mut installer) {
+                let line = problem.at.unwrap_or(cells.open);
+                report(&mut self.build.diagnostics, &problem, line);
+            }
+            index += 1 + module.families.len();
+        }
+    }
+
+    fn location(
+        &mut self,
+        cells: &Cells,
+        outer: &Cells,
+        outer_name: &BStr,
+        into: &mut Locations,
+        named: &mut HashMap<Vec<u8>, PlanId>,
+    ) {
+        let Some(matcher) = self.build.matchers.get(&cells.open).cloned() else { return };
+        let outer_matcher = self.build.matchers.get(&outer.open).cloned();
+        if let (Places::LOCATION, Some(outer_matcher)) = (outer.place, &outer_matcher)
+            && let Err(problem) = may_be_inside(&matcher, outer_matcher, outer_name)
+        {
+            return self.problem(&problem, cells.open);
+        }
+        let kind = PlanKind {
+            name: matcher.name().to_owned(),
+            nameless: matches!(matcher, Matcher::Regex { .. } | Matcher::Named(_)),
+            exact: matches!(matcher, Matcher::Exact(_)),
+        };
+        let plan = self.plan(cells, Some(outer), kind, named);
+        let added = match &matcher {
+            Matcher::Named(name) => named.insert(name.to_vec(), plan).is_none(),
+            _ => into.add(&matcher, plan),
+        };
+        if !added {
+            let text = format!("duplicate location \"{}\"", matcher.name());
+            self.problem(&Problem::new(text), cells.open);
+        }
+    }
+
+    fn problem(&mut self, problem: &Problem, line: Span) {
+        report(&mut self.build.diagnostics, problem, line);
+    }
+}
+
+fn report(diagnostics: &mut Vec<Diagnostic>, problem: &Problem, line: Span) {
+    let mut made = Diagnostic::emerg("semantics", problem.message.clone())
+        .at(problem.span.unwrap_or(line))
+        .line(problem.at.unwrap_or(line));
+    for sentence in &problem.help {
+        made = made.help(sentence.clone());
+    }
+    diagnostics.push(made);
+}
+
+fn shared(cells: Option<ModuleCells>) -> Arc<Core> {
+    cells.and_then(|cells| cells.downcast().ok()).unwrap_or_default()
+}
+
+/// What is known of a plan before it is compiled.
+#[derive(Default)]
+struct PlanKind {
+    name: BString,
+    nameless: bool,
+    exact: bool,
+}
+
+/// nginx's rules for locations inside locations.
+fn may_be_inside(inner: &Matcher, outer: &Matcher, outer_name: &BStr) -> Result<(), Problem> {
+    let name = inner.name();
+    let message = match (inner, outer) {
+        (_, Matcher::Exact(_)) => {
+            format!("location \"{name}\" cannot be inside the exact location \"{outer_name}\"")
+        }
+        (_, Matcher::Named(_)) => {
+            format!("location \"{name}\" cannot be inside the named location \"{outer_name}\"")
+        }
+        (Matcher::Named(_), _) => format!("named location \"{name}\" can be on the server level only"),
+        (Matcher::Regex { .. }, _) => return Ok(()),
+        _ if name.starts_with(outer_name.as_bytes()) => return Ok(()),
+        _ => format!("location \"{name}\" is outside location \"{outer_name}\""),
+    };
+    Err(Problem::new(message))
+}
+
+impl Matcher {
+    /// The location's name as nginx prints it: without modifier.
+    pub fn name(&self) -> &BStr {
+        match self {
+            Matcher::Exact(name) | Matcher::Named(name) => name.as_ref(),
+            Matcher::Prefix { path, .. } => path.as_ref(),
+            Matcher::Regex { text, .. } => text.as_ref(),
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The `listen` directive: an address in any of nginx's forms and the socket's options.
+
+use super::server::ServerName;
+use crate::module::Build;
+use crate::plan::{Listen, SiteId};
+use bstr::{BString, ByteSlice};
+use conf::{Diagnostic, Node, Span, Word};
+use net::address::Address;
+use net::listen::{Keepalive, ListenOptions};
+use schema::value::{number, seconds, size};
+use schema::{Problem, Services};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+use template::{HostNameError, HostTableBuilder};
+
+/// One `listen` line.
+#[derive(Clone)]
+pub struct ListenLine {
+    /// The addresses it names: several for a range of ports or a name with several addresses.
+    pub addresses: Vec<Address>,
+    /// Socket options.
+    pub options: ListenOptions,
+    /// Were socket options given? Two lines that give options to one address contradict each other.
+    pub options_given: bool,
+    /// `default_server`.
+    pub default_server: bool,
+    /// `proxy_protocol`.
+    pub proxy_protocol: bool,
+    /// `ssl`.
+    pub ssl: bool,
+    /// `http2`.
+    pub http2: bool,
+    /// Where the line's end stands, for messages about it.
+    pub span: Span,
+}
+
+/// All addresses of a configuration with the servers behind them, while they are collected.
+#[derive(Default)]
+pub struct Table {
+    listens: Vec<Listen>,
+    explicit_default: Vec<bool>,
+    options_given: Vec<bool>,
+    names: Vec<Vec<(SiteId, ServerName)>>,
+}
+
+impl Table {
+    /// Adds a server to the addresses of one of its `listen` lines.
+    pub fn add(
+        &mut self,
+        line: &ListenLine,
+        site: SiteId,
+        names: &[ServerName],
+        report: &mut Vec<Diagnostic>,
+    ) {
+        for address in &line.addresses {
+            let at = self.listens.iter().position(|listen| listen.address == *address);
+            let at = at.unwrap_or_else(|| self.insert(address, line, site));
+            let listen = &mut self.listens[at];
+            if line.options_given {
+                if std::mem::replace(&mut self.options_given[at], true) {
+                    let text = format!("duplicate listen options for {address}");
+                    report.push(Diagnostic::emerg("listen", text).at(line.span));
+                }
+                listen.options = ListenOptions { address: address.clone(), ..line.options.clone() };
+            }
+            if line.default_server {
+                if std::mem::replace(&mut self.explicit_default[at], true) {
+                    let text = format!("a duplicate default server for {address}");
+                    report.push(Diagnostic::emerg("listen", text).at(line.span));
+                }
+                listen.default_site = site;
+            }
+            if self.names[at].iter().any(|(known, _)| *known == site) {
+                let text = format!("a duplicate listen {address}");
+                report.push(Diagnostic::emerg("listen", text).at(line.span));
+            }
+            listen.proxy_protocol |= line.proxy_protocol;
+            listen.ssl |= line.ssl;
+            self.names[at].extend(names.iter().map(|name| (site, name.clone())));
+            if names.is_empty() {
+                let empty = ServerName { text: BString::default(), regex: None, span: line.span };
+                self.names[at].push((site, empty));
+            }
+        }
+    }
+
+    fn insert(&mut self, address: &Address, line: &ListenLine, site: SiteId) -> usize {
+        self.listens.push(Listen {
+            address: address.clone(),
+            options: ListenOptions { address: address.clone(), ..line.options.clone() },
+            proxy_protocol: false,
+            ssl: false,
+            default_site: site,
+            names: HostTableBuilder::new().build(),
+            regexes: Vec::new(),
+        });
+        self.explicit_default.push(false);
+        self.options_given.push(false);
+        self.names.push(Vec::new());
+        self.listens.len() - 1
+    }
+
+    /// The finished tables; names that two servers share are warned of.
+    pub fn finish(self, report: &mut Vec<Diagnostic>) -> Vec<Listen> {
+        let mut listens = self.listens;
+        for (listen, names) in listens.iter_mut().zip(self.names) {
+            let mut table = HostTableBuilder::new();
+            for (site, name) in names {
+                if let Some(regex) = name.regex {
+                    listen.regexes.push((regex, site));
+                    continue;
+                }
+                let (text, address) = (&name.text, &listen.address);
+                match table.insert(text, site) {
+                    Ok(()) => {}
+                    Err(HostNameError::Conflict(_)) => {
+                        let text = format!("conflicting server name \"{text}\" on {address}, ignored");
+                        report.push(Diagnostic::warn("server-name", text));
+                    }
+                    Err(_) => {
+                        let text = format!("invalid server name or wildcard \"{text}\" on {address}");
+                        report.push(Diagnostic::emerg("server-name", text));
+                    }
+                }
+            }
+            listen.names = table.build();
+        }
+        listens
+    }
+}
+
+impl ListenLine {
+    /// What a server without a `listen` line listens on.
+    pub fn default_line(span: Span, port: u16) -> ListenLine {
+        let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+        ListenLine {
+            addresses: vec![Address::Inet(any)],
+            options: ListenOptions::new(Address::Inet(any)),
+            options_given: false,
+            default_server: false,
+            proxy_protocol: false,
+            ssl: false,
+            http2: false,
+            span,
+        }
+    }
+
+    /// Reads a `listen` directive.
+    ///
+    /// # Errors
+    /// A bad address or parameter in nginx's words.
+    pub fn parse(node: &Node, build: &mut Build) -> Result<ListenLine, Problem> {
+        let word = schema::value::argument(node, 0)?;
+        let addresses = addresses(&word.text).map_err(|why| {
+            Problem::new(format!("{why} in \"{}\" of the \"listen\" directive", word.text)).on(word)
+        })?;
+        let mut line = ListenLine { addresses, ..ListenLine::default_line(node.end, 80) };
+        for parameter in &node.args[1..] {
+            line.parameter(parameter, node, build)?;
+        }
+        Ok(line)
+    }
+
+    fn parameter(&mut self, word: &Word, node: &Node, build: &mut Build) -> Result<(), Problem> {
+        let (name, value) =
+            word.text.split_once_str("=").map_or((&word.text[..], None), |(n, v)| (n, Some(v)));
+        let invalid = |what: &str| Problem::new(format!("invalid {what} \"{}\"", word.text)).on(word);
+        match (name, value) {
+            (b"default_server" | b"default", None) => self.default_server = true,
+            (b"proxy_protocol", None) => self.proxy_protocol = true,
+            (b"ssl", None) => return Err(Problem::new("the \"ssl\" parameter is not supported yet").on(word)),
+            (b"http2", None) => {
+                let text =
+                    "the \"listen ... http2\" directive is deprecated, use the \"http2\" directive instead";
+                build.warn(Problem::new(text).on(word), node);
+                self.http2 = true;
+            }
+            (b"quic", None) => {
+                return Err(Problem::new("the \"quic\" parameter requires ngx_http_v3_module").on(word));
+            }
+            _ => {
+                self.socket_option(name, value, word, &invalid)?;
+                self.options_given = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn socket_option(
+        &mut self,
+        name: &[u8],
+        value: Option<&[u8]>,
+        word: &Word,
+        invalid: &dyn Fn(&str) -> Problem,
+    ) -> Result<(), Problem> {
+        let options = &mut self.options;
+        match (name, value) {
+            (b"bind", None) => options.bind = true,
+            (b"backlog", Some(n)) => {
+                options.backlog = number(n).filter(|n| *n > 0).ok_or_else(|| invalid("backlog"))? as i32;
+            }
+            (b"fastopen", Some(n)) => {
+                options.fastopen = Some(number(n).ok_or_else(|| invalid("fastopen"))? as i32);
+            }
+            (b"rcvbuf", Some(n)) => {
+                options.receive_buffer_bytes = Some(size(n).ok_or_else(|| invalid("rcvbuf"))?)
+            }
+            (b"sndbuf", Some(n)) => {
+                options.send_buffer_bytes = Some(size(n).ok_or_else(|| invalid("sndbuf"))?)
+            }
+            (b"setfib", Some(n)) => _ = number(n).ok_or_else(|| invalid("setfib"))?,
+            (b"accept_filter", Some(_)) => {}
+            (b"deferred", None) => options.deferred = true,
+            (b"reuseport", None) => options.reuseport = true,
+            (b"multipath", None) => options.multipath = true,
+            (b"ipv6only", Some(b"on")) => options.ipv6only = true,
+            (b"ipv6only", Some(b"off")) => options.ipv6only = false,
+            (b"ipv6only", Some(value)) if value.starts_with(b"o") => {
+                let flag = value.as_bstr();
+                return Err(Problem::new(format!("invalid ipv6only flags \"={flag}\"")).on(word));
+            }
+            (b"so_keepalive", Some(value)) => {
+                let text = value.as_bstr();
+                options.keepalive = Some(keepalive(value).ok_or_else(|| {
+                    Problem::new(format!("invalid so_keepalive value: \"{text}\"")).on(word)
+                })?);
+            }
+            _ => return Err(invalid("parameter")),
+        }
+        Ok(())
+    }
+}
+
+/// `on`, `off` or `idle:interval:count`, each of the three may be missing but not all.
+fn keepalive(value: &[u8]) -> Option<Keepalive> {
+    match value {
+        b"on" => return Some(Keepalive { on: true, ..Keepalive::default() }),
+        b"off" => return Some(Keepalive::default()),
+        _ => {}
+    }
+    let mut parts = value.splitn(3, |byte| *byte == b':');
+    let mut part = || parts.next().filter(|text| !text.is_empty());
+    let time = |text: Option<&[u8]>| {
+        text.map_or(Some(None), |text| seconds(text).map(Duration::from_secs).map(Some))
+    };
+    let (idle, interval) = (time(part())?, time(part())?);
+    let probes = match part() {
+        None => None,
+        Some(text) => Some(u32::try_from(number(text)?).ok()?),
+    };
+    let given = idle.is_some() || interval.is_some() || probes.is_some();
+    given.then_some(Keepalive { on: true, idle, interval, probes })
+}
+
+/// nginx's `ngx_parse_url` for listening: `*:80`, `80`, `1.2.3.4`, `[::1]:80`, `localhost:80`, `80-89`, `unix:/x`.
+fn addresses(text: &[u8]) -> Result<Vec<Address>, &'static str> {
+    if let Some(path) = text.strip_prefix(b"unix:") {
+        // nginx: sun_path with its closing NUL holds 108 bytes.
+        return match path.len() {
+            0 => Err("no path in the unix domain socket"),
+            1..108 => Ok(vec![Address::unix(path)]),
+            _ => Err("too long path in the unix domain socket"),
+        };
+    }
+    let (host, ports) = split_host(text)?;
+    let ports = match ports {
+        None => 80..=80,
+        Some(text) => port_range(text)?,
+    };
+    let hosts = match host {
+        None => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+        Some(host) => hosts(host)?,
+    };
+    let each =
+        hosts.iter().flat_map(|host| ports.clone().map(|port| Address::Inet(SocketAddr::new(*host, port))));
+    let mut all: Vec<Address> = Vec::new();
+    for address in each {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    Ok(all)
+}
+
+/// Host and port text; a bare number is a port.
+fn split_host(text: &[u8]) -> Result<(Option<&[u8]>, Option<&[u8]>), &'static str> {
+    if let Some(rest) = text.strip_prefix(b"[") {
+        let end = rest.find_byte(b']').ok_or("invalid host")?;
+        return match &rest[end + 1..] {
+            b"" => Ok((Some(&text[..end + 2]), None)),
+            [b':', port @ ..] => Ok((Some(&text[..end + 2]), Some(port))),
+            _ => Err("invalid port"),
+        };
+    }
+    if text.contains(&b'/') {
+        return Err("invalid host");
+    }
+    match text.split_once_str(":") {
+        Some((b"", _)) => Err("no host"),
+        Some((b"*", port)) => Ok((None, Some(port))),
+        Some((host, port)) => Ok((Some(host), Some(port))),
+        None if text == b"*" => Ok((None, None)),
+        None if text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-') => Ok((None, Some(text))),
+        None => Ok((Some(text), None)),
+    }
+}
+
+fn port_range(text: &[u8]) -> Result<std::ops::RangeInclusive<u16>, &'static str> {
+    let port = |text: &[u8]| {
+        number(text).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or("invalid port")
+    };
+    match text.split_once_str("-") {
+        None => port(text).map(|port| port..=port),
+        Some((first, last)) => {
+            let (first, last) = (port(first)?, port(last).map_err(|_| "invalid port")?);
+            if last < first { Err("invalid port range") } else { Ok(first..=last) }
+        }
+    }
+}
+
+fn hosts(text: &[u8]) -> Result<Vec<IpAddr>, &'static str> {
+    let text = text.to_str().map_err(|_| "invalid host")?;
+    if let Some(inner) = text.strip_prefix('[') {
+        let inner = inner.strip_suffix(']').ok_or("invalid host")?;
+        return inner.parse::<Ipv6Addr>().map(|ip| vec![IpAddr::V6(ip)]).map_err(|_| "invalid IPv6 address");
+    }
+    if let Ok(ip) = text.parse::<Ipv4Addr>() {
+        return Ok(vec![IpAddr::V4(ip)]);
+    }
+    // A name is looked up once, by the system, when the configuration is read: as nginx does.
+    let found = (text, 0u16).to_socket_addrs().map_err(|_| "host not found")?;
+    let found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    if found.is_empty() { Err("host not found") } else { Ok(found) }
+}

@@ -1,0 +1,871 @@
+//! Settings of a location: most of nginx's core module.
+
+use super::error_page::{self, ErrorPage};
+use super::types::Types;
+use crate::log::ErrorLog;
+use crate::module::{Build, CompiledRegex, Declare, Module, cells, finish_nothing, install_nothing};
+use crate::variables;
+use bstr::{BString, ByteSlice};
+use conf::Node;
+use net::file::Symlinks;
+use net::resolver::{ResolverSettings, Servers};
+use schema::value::{Bits, argument, invalid_value, milliseconds, number, seconds};
+use schema::{
+    Bitmask, Directive, Flag, Inherit, Milliseconds, Number, Offset, Places, Problem, Services, Size, Value,
+    field, words,
+};
+use template::Template;
+
+/// Settings of a location, and of the server and `http` blocks around it.
+#[derive(Default, Clone)]
+pub struct Core {
+    /// `root` or `alias`.
+    pub root: Inherit<Option<Root>>,
+    /// Types by extension.
+    pub types: Inherit<Option<Types>>,
+    /// The type of files without a known extension.
+    pub default_type: Inherit<BString>,
+    /// Pages instead of statuses.
+    pub error_page: Inherit<Vec<ErrorPage>>,
+    /// Where messages about requests go.
+    pub error_log: Inherit<Vec<ErrorLog>>,
+    /// Log files that are not there.
+    pub log_not_found: Inherit<Flag>,
+    /// Log subrequests to the access log.
+    pub log_subrequest: Inherit<Flag>,
+    /// Only for internal redirects.
+    pub internal: Inherit<Flag>,
+    /// How verdicts of the access phase combine.
+    pub satisfy: Inherit<Satisfy>,
+    /// Delay of refusals.
+    pub auth_delay: Inherit<Milliseconds>,
+    /// The largest request body; 0 is any.
+    pub client_max_body_size: Inherit<Offset>,
+    /// How much of a body is kept in memory.
+    pub client_body_buffer_size: Inherit<Size>,
+    /// How long a pause in a body may be.
+    pub client_body_timeout: Inherit<Milliseconds>,
+    /// Where bodies too large for memory go.
+    pub client_body_temp_path: Inherit<TempPath>,
+    /// Keep every body in a file.
+    pub client_body_in_file_only: Inherit<BodyInFile>,
+    /// How long a pause of a client that reads may be.
+    pub send_timeout: Inherit<Milliseconds>,
+    /// How long an idle connection is kept, and what the client is told.
+    pub keepalive_timeout: Inherit<KeepaliveTimeout>,
+    /// How long an idle connection is kept at least when the server stops.
+    pub keepalive_min_timeout: Inherit<Milliseconds>,
+    /// How many requests one connection may send.
+    pub keepalive_requests: Inherit<Number>,
+    /// How long one connection may be used.
+    pub keepalive_time: Inherit<Milliseconds>,
+    /// Browsers without keep-alive.
+    pub keepalive_disable: Inherit<Bitmask<KeepaliveDisable>>,
+    /// Read what a client still sends before closing.
+    pub lingering_close: Inherit<LingeringClose>,
+    /// For how long at most.
+    pub lingering_time: Inherit<Milliseconds>,
+    /// How long a pause at most.
+    pub lingering_timeout: Inherit<Milliseconds>,
+    /// Close timed-out connections with a reset.
+    pub reset_timedout_connection: Inherit<Flag>,
+    /// Bytes a second to the client.
+    pub limit_rate: Inherit<Option<Template>>,
+    /// Bytes before the limit starts.
+    pub limit_rate_after: Inherit<Option<Template>>,
+    /// Send files by the kernel.
+    pub sendfile: Inherit<Flag>,
+    /// Bytes in one such call.
+    pub sendfile_max_chunk: Inherit<Size>,
+    /// Fill packets while sending a file.
+    pub tcp_nopush: Inherit<Flag>,
+    /// Send small packets at once.
+    pub tcp_nodelay: Inherit<Flag>,
+    /// Redirects carry scheme and host.
+    pub absolute_redirect: Inherit<Flag>,
+    /// Redirects carry the server's first name.
+    pub server_name_in_redirect: Inherit<Flag>,
+    /// Redirects carry the port.
+    pub port_in_redirect: Inherit<Flag>,
+    /// Pad error pages for MSIE and Chrome.
+    pub msie_padding: Inherit<Flag>,
+    /// Refresh instead of redirects for MSIE.
+    pub msie_refresh: Inherit<Flag>,
+    /// `error_page` inside `error_page`.
+    pub recursive_error_pages: Inherit<Flag>,
+    /// Chunked transfer coding.
+    pub chunked_transfer_encoding: Inherit<Flag>,
+    /// `ETag` of files.
+    pub etag: Inherit<Flag>,
+    /// What `Server` says.
+    pub server_tokens: Inherit<ServerTokens>,
+    /// `If-Modified-Since`.
+    pub if_modified_since: Inherit<IfModifiedSince>,
+    /// How many ranges a request may ask for.
+    pub max_ranges: Inherit<Option<Number>>,
+    /// Symbolic links.
+    pub disable_symlinks: Inherit<DisableSymlinks>,
+    /// Open files kept open.
+    pub open_file_cache: Inherit<OpenFileCache>,
+    /// How long before they are looked at again.
+    pub open_file_cache_valid: Inherit<schema::Seconds>,
+    /// How often a file must be used.
+    pub open_file_cache_min_uses: Inherit<Number>,
+    /// Errors are kept too.
+    pub open_file_cache_errors: Inherit<Flag>,
+    /// Name servers.
+    pub resolver: Inherit<Option<ResolverLine>>,
+    /// How long a name may take.
+    pub resolver_timeout: Inherit<Milliseconds>,
+    /// Pass 103 on when any is true.
+    pub early_hints: Inherit<Vec<Template>>,
+}
+
+/// How a location is found.
+#[derive(Clone)]
+pub enum Matcher {
+    /// `= /x`.
+    Exact(BString),
+    /// `/x`, or `^~ /x` which ends the search before regexes.
+    Prefix {
+        /// The prefix.
+        path: BString,
+        /// `^~`.
+        final_: bool,
+    },
+    /// `~ re`, `~* re`.
+    Regex {
+        /// Compiled.
+        regex: CompiledRegex,
+        /// As written.
+        text: BString,
+    },
+    /// `@name`.
+    Named(BString),
+}
+
+/// `root` or `alias`.
+#[derive(Clone)]
+pub struct Root {
+    /// The path, made absolute when it is constant.
+    pub path: Template,
+    /// `alias`: the location's prefix is cut from the URI.
+    pub alias: bool,
+}
+
+words!(Satisfy { "all" => All, "any" => Any });
+/// How verdicts of the access phase combine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Satisfy {
+    /// Every module must agree.
+    All,
+    /// One is enough.
+    Any,
+}
+
+words!(LingeringClose { "off" => Off, "on" => On, "always" => Always });
+/// Whether to read on before closing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LingeringClose {
+    /// Never.
+    Off,
+    /// When more data may be coming.
+    On,
+    /// Always.
+    Always,
+}
+
+words!(ServerTokens { "on" => On, "off" => Off, "build" => Build });
+/// What `Server` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerTokens {
+    /// Name and version.
+    On,
+    /// The name.
+    Off,
+    /// Name, version and build.
+    Build,
+}
+
+words!(IfModifiedSince { "off" => Off, "exact" => Exact, "before" => Before });
+/// How `If-Modified-Since` compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfModifiedSince {
+    /// Ignored.
+    Off,
+    /// Equal.
+    Exact,
+    /// Not later.
+    Before,
+}
+
+words!(BodyInFile { "off" => Off, "on" => On, "clean" => Clean });
+/// Whether every body is kept in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyInFile {
+    /// Only large ones.
+    Off,
+    /// All, and the file stays.
+    On,
+    /// All, and the file goes.
+    Clean,
+}
+
+/// The words of `keepalive_disable`.
+#[derive(Debug)]
+pub struct KeepaliveDisable;
+
+impl Bits for KeepaliveDisable {
+    const BITS: &'static [(&'static str, u32)] = &[("none", 1), ("msie6", 2), ("safari", 4)];
+}
+
+/// `keepalive_timeout timeout [header]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepaliveTimeout {
+    /// How long an idle connection is kept; 0 closes at once.
+    pub milliseconds: u64,
+    /// `Keep-Alive: timeout=`, 0 sends none.
+    pub header_seconds: u64,
+}
+
+impl Value for KeepaliveTimeout {
+    fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
+        let word = argument(node, 0)?;
+        let milliseconds = milliseconds(&word.text).ok_or_else(|| invalid_value(node, word))?;
+        let header_seconds = match node.args.get(1) {
+            None => 0,
+            Some(word) => seconds(&word.text).ok_or_else(|| invalid_value(node, word))?,
+        };
+        Ok(KeepaliveTimeout { milliseconds, header_seconds })
+    }
+}
+
+/// A folder for temporary files: `path [level1 [level2 [level3]]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TempPath {
+    /// Absolute.
+    pub path: BString,
+    /// Digits of each level of subfolders; 0 ends the list.
+    pub levels: [u8; 3],
+}
+
+impl TempPath {
+    /// The folder, for making files in it.
+    pub fn folder(&self) -> net::file::temporary::TemporaryFolder {
+        net::file::temporary::TemporaryFolder { path: self.path.to_vec(), levels: self.levels }
+    }
+}
+
+impl Value for TempPath {
+    fn parse(node: &Node, services: &mut dyn Services) -> Result<Self, Problem> {
+        let word = argument(node, 0)?;
+        let mut path = word.text.clone();
+        if !path.starts_with(b"/") {
+            let mut full = services.prefix().to_owned();
+            full.extend_from_slice(&path);
+            path = full;
+        }
+        let level = |word: &conf::Word| {
+            number(&word.text)
+                .filter(|n| (1..=3).contains(n))
+                .map(|n| n as u8)
+                .ok_or_else(|| Problem::directive(&node.name, "invalid value").on(word))
+        };
+        let mut levels = [0; 3];
+        for (slot, word) in levels.iter_mut().zip(&node.args[1..]) {
+            *slot = level(word)?;
+        }
+        Ok(TempPath { path, levels })
+    }
+}
+
+/// `disable_symlinks off | on | if_not_owner [from=part]`.
+#[derive(Clone)]
+pub struct DisableSymlinks {
+    /// Which links are refused.
+    pub mode: Symlinks,
+    /// The part of a path that is trusted.
+    pub from: Option<Template>,
+}
+
+impl Value for DisableSymlinks {
+    fn parse(node: &Node, services: &mut dyn Services) -> Result<Self, Problem> {
+        let mut made = DisableSymlinks { mode: Symlinks::Follow, from: None };
+        for word in &node.args {
+            match &word.text[..] {
+                b"off" => made.mode = Symlinks::Follow,
+                b"on" => made.mode = Symlinks::Refuse { from_bytes: 0 },
+                b"if_not_owner" => made.mode = Symlinks::SameOwner { from_bytes: 0 },
+                text => match text.strip_prefix(b"from=") {
+                    Some(from) if !from.is_empty() => {
+                        let template = Template::compile(from.as_bstr(), services.names());
+                        made.from = Some(template.map_err(|e| Problem::new(e.to_string()).on(word))?);
+                    }
+                    _ => return Err(Problem::new(format!("invalid parameter \"{}\"", word.text)).on(word)),
+                },
+            }
+        }
+        Ok(made)
+    }
+}
+
+/// `open_file_cache off | max=N [inactive=time]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFileCache {
+    /// How many files; 0 is off.
+    pub files_max: usize,
+    /// How long an unused file stays.
+    pub inactive_seconds: u64,
+}
+
+impl Value for OpenFileCache {
+    fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
+        let mut made = OpenFileCache { files_max: 0, inactive_seconds: 60 };
+        for word in &node.args {
+            let invalid =
+                || Problem::new(format!("invalid \"open_file_cache\" parameter \"{}\"", word.text)).on(word);
+            match word.text.split_once_str("=") {
+                Some((b"max", n)) => made.files_max = number(n).filter(|n| *n > 0).ok_or_else(invalid)?,
+                Some((b"inactive", time)) => made.inactive_seconds = seconds(time).ok_or_else(invalid)?,
+                None if word.text == "off" => return Ok(OpenFileCache { files_max: 0, ..made }),
+                _ => return Err(invalid()),
+            }
+        }
+        if made.files_max == 0 {
+            return Err(Problem::new("\"open_file_cache\" must have the \"max\" parameter"));
+        }
+        Ok(made)
+    }
+}
+
+/// `resolver address... [valid=time] [ipv4=off] [ipv6=off]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolverLine {
+    /// Name servers, `host[:port]`.
+    pub servers: Vec<BString>,
+    /// Overrides the TTL of answers.
+    pub valid_seconds: Option<u64>,
+    /// Look up IPv4 addresses.
+    pub ipv4: bool,
+    /// Look up IPv6 addresses.
+    pub ipv6: bool,
+}
+
+impl Value for ResolverLine {
+    fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
+        let mut made = ResolverLine { servers: Vec::new(), valid_seconds: None, ipv4: true, ipv6: true };
+        for word in &node.args {
+            let invalid = || Problem::new(format!("invalid parameter: {}", word.text)).on(word);
+            match word.text.split_once_str("=") {
+                Some((b"valid", time)) => made.valid_seconds = Some(seconds(time).ok_or_else(invalid)?),
+                Some((b"ipv4", b"on")) => made.ipv4 = true,
+                Some((b"ipv4", b"off")) => made.ipv4 = false,
+                Some((b"ipv6", b"on")) => made.ipv6 = true,
+                Some((b"ipv6", b"off")) => made.ipv6 = false,
+                Some((b"ipv4" | b"ipv6", _)) => return Err(invalid()),
+                Some((b"status_zone", _)) => {}
+                _ => made.servers.push(word.text.clone()),
+            }
+        }
+        if !made.ipv4 && !made.ipv6 {
+            return Err(Problem::new("\"ipv4\" and \"ipv6\" cannot both be \"off\""));
+        }
+        if made.servers.is_empty() {
+            return Err(Problem::new("no name servers defined"));
+        }
+        Ok(made)
+    }
+}
+
+impl Core {
+    /// How names are resolved here.
+    pub fn resolver_settings(&self) -> ResolverSettings {
+        let mut settings = ResolverSettings::system();
+        settings.timeout = std::time::Duration::from_millis(self.resolver_timeout.0);
+        if let Some(line) = &*self.resolver {
+            settings.servers = Servers::Listed(line.servers.iter().filter_map(name_server).collect());
+            settings.valid = line.valid_seconds.map(std::time::Duration::from_secs);
+            settings.ipv4 = line.ipv4;
+            settings.ipv6 = line.ipv6;
+        }
+        settings
+    }
+}
+
+/// The address of a name server, port 53 unless given.
+fn name_server(text: &BString) -> Option<std::net::SocketAddr> {
+    let text = text.to_str().ok()?;
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    text.parse().ok().or_else(|| bare.parse().ok().map(|ip| std::net::SocketAddr::new(ip, 53)))
+}
+
+/// Several templates of one directive.
+impl Value for Templates {
+    fn parse(node: &Node, services: &mut dyn Services) -> Result<Self, Problem> {
+        let compile = |word: &conf::Word| {
+            Template::compile(word.text.as_ref(), services.names())
+                .map_err(|e| Problem::new(e.to_string()).on(word))
+        };
+        node.args.iter().map(compile).collect::<Result<_, _>>().map(Templates)
+    }
+}
+
+/// Several templates of one directive.
+#[derive(Clone, Default)]
+pub struct Templates(pub Vec<Template>);
+
+fn location(_core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    // The matcher belongs to the block this directive opens; the compiler asks for it by the block's place.
+    let matcher = Matcher::parse(&node.args, build)?;
+    build.matchers.insert(node.end, matcher);
+    Ok(())
+}
+
+impl Matcher {
+    /// Reads a location's words: a modifier and a URI, or both glued together.
+    ///
+    /// # Errors
+    /// As nginx.
+    pub fn parse(args: &[conf::Word], build: &mut Build) -> Result<Matcher, Problem> {
+        let (modifier, uri, word) = match args {
+            [modifier, uri] => {
+                let known: [&[u8]; 4] = [b"=", b"^~", b"~", b"~*"];
+                if !known.contains(&&modifier.text[..]) {
+                    let text = format!("invalid location modifier \"{}\"", modifier.text);
+                    return Err(Problem::new(text).on(modifier));
+                }
+                (&modifier.text[..], &uri.text[..], uri)
+            }
+            [word] => {
+                let text = &word.text[..];
+                let glued: [&[u8]; 4] = [b"=", b"^~", b"~*", b"~"];
+                let found = glued.into_iter().find(|glued| text.starts_with(glued)).unwrap_or(b"");
+                (found, &text[found.len()..], word)
+            }
+            _ => return Err(Problem::new("invalid number of arguments in \"location\" directive")),
+        };
+        Ok(match modifier {
+            b"=" => Matcher::Exact(uri.into()),
+            b"^~" => Matcher::Prefix { path: uri.into(), final_: true },
+            b"~" | b"~*" => {
+                let regex =
+                    build.regex(uri.as_bstr(), modifier == b"~*").map_err(|problem| problem.on(word))?;
+                Matcher::Regex { regex, text: uri.into() }
+            }
+            _ if uri.starts_with(b"@") => Matcher::Named(uri.into()),
+            _ => Matcher::Prefix { path: uri.into(), final_: false },
+        })
+    }
+}
+
+fn limit_except(_core: &mut Core, node: &Node, _build: &mut Build) -> Result<(), Problem> {
+    for word in &node.args {
+        if http::Method::limit_bit(&word.text).is_none() {
+            return Err(Problem::new(format!("invalid method \"{}\"", word.text)).on(word));
+        }
+    }
+    Ok(())
+}
+
+fn internal(core: &mut Core, node: &Node, _build: &mut Build) -> Result<(), Problem> {
+    if core.internal.is_set() {
+        return Err(Problem::directive(&node.name, "is duplicate"));
+    }
+    core.internal.put(Flag(true), Some(node.name.span));
+    Ok(())
+}
+
+fn root(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    let alias = node.name.text == "alias";
+    let word = argument(node, 0)?;
+    if let Some(Some(before)) = core.root.value() {
+        if before.alias == alias {
+            return Err(Problem::directive(&node.name, "is duplicate"));
+        }
+        let other = if before.alias { "alias" } else { "root" };
+        return Err(Problem::new(format!(
+            "\"{}\" directive is duplicate, \"{other}\" directive was specified earlier",
+            node.name.text
+        )));
+    }
+    for forbidden in ["$document_root", "${document_root}", "$realpath_root", "${realpath_root}"] {
+        if word.text.contains_str(forbidden) {
+            let name = if forbidden.contains("document") { "$document_root" } else { "$realpath_root" };
+            let text = format!("the {name} variable cannot be used in the \"{}\" directive", node.name.text);
+            return Err(Problem::new(text).on(word));
+        }
+    }
+    let mut path = word.text.clone();
+    if !alias && path.len() > 1 && path.ends_with(b"/") {
+        path.pop();
+    }
+    if !path.contains(&b'$') {
+        path = build.full_path(path.as_ref());
+    }
+    let path = build.template(path.as_ref()).map_err(|problem| problem.on(word))?;
+    core.root.put(Some(Root { path, alias }), Some(node.name.span));
+    Ok(())
+}
+
+fn types(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    let before = core.types.value().cloned().flatten();
+    let made = Types::parse(node, before.as_ref(), build)?;
+    core.types.put(Some(made), Some(node.name.span));
+    Ok(())
+}
+
+fn error_page(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    let pages = error_page::parse(node, build)?;
+    core.error_page.fill(node.name.span, Vec::new).extend(pages);
+    Ok(())
+}
+
+fn error_log(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    let log = ErrorLog::parse(node, build)?;
+    core.error_log.fill(node.name.span, Vec::new).push(log);
+    Ok(())
+}
+
+fn early_hints(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    if core.early_hints.is_set() {
+        return Err(Problem::directive(&node.name, "is duplicate"));
+    }
+    core.early_hints.put(Templates::parse(node, build)?.0, Some(node.name.span));
+    Ok(())
+}
+
+/// A `Declare` whose only inheritance is that of these cells.
+macro_rules! own {
+    ($read:ident, $cell:ident) => {
+        &Declare::<Core> {
+            read: $read,
+            nested: None,
+            inherit: Some(|outer, inner| inner.$cell.inherit_from(&outer.$cell)),
+            settle: Some(|cells| cells.$cell.settle()),
+        }
+    };
+}
+
+pub(super) static MODULE: Module = Module {
+    name: "core",
+    directives: &[
+        Directive {
+            name: "location",
+            default: "",
+            set: &Declare { nested: Some(|_| Places::LOCATION), ..Declare::new(location) },
+            doc: "Opens the block for requests whose URI matches.",
+        },
+        Directive {
+            name: "limit_except",
+            default: "",
+            set: &Declare { nested: Some(|_| Places::LIMIT_EXCEPT), ..Declare::new(limit_except) },
+            doc: "Opens a block for all methods but those named.",
+        },
+        Directive {
+            name: "root",
+            default: "html",
+            set: own!(root, root),
+            doc: "The folder that files are served from.",
+        },
+        Directive {
+            name: "alias",
+            default: "html",
+            set: own!(root, root),
+            doc: "The folder that stands for the location's prefix.",
+        },
+        Directive {
+            name: "types",
+            default: "",
+            set: own!(types, types),
+            doc: "MIME types by file name extension.",
+        },
+        Directive {
+            name: "default_type",
+            default: "text/plain",
+            set: field!(Core.default_type),
+            doc: "The MIME type of files with an unknown extension.",
+        },
+        Directive {
+            name: "error_page",
+            default: "",
+            set: own!(error_page, error_page),
+            doc: "A page shown instead of a status.",
+        },
+        Directive {
+            name: "error_log",
+            default: "",
+            set: own!(error_log, error_log),
+            doc: "Where messages go, and from which level on.",
+        },
+        Directive {
+            name: "log_not_found",
+            default: "on",
+            set: field!(Core.log_not_found),
+            doc: "Whether files that are not there are logged.",
+        },
+        Directive {
+            name: "log_subrequest",
+            default: "off",
+            set: field!(Core.log_subrequest),
+            doc: "Whether subrequests are logged.",
+        },
+        Directive {
+            name: "internal",
+            default: "off",
+            set: own!(internal, internal),
+            doc: "The location is only for internal redirects.",
+        },
+        Directive {
+            name: "satisfy",
+            default: "all",
+            set: field!(Core.satisfy),
+            doc: "Whether all access modules must agree or any.",
+        },
+        Directive {
+            name: "auth_delay",
+            default: "0",
+            set: field!(Core.auth_delay),
+            doc: "How long an unauthorized request is held.",
+        },
+        Directive {
+            name: "client_max_body_size",
+            default: "1m",
+            set: field!(Core.client_max_body_size),
+            doc: "The largest request body.",
+        },
+        Directive {
+            name: "client_body_buffer_size",
+            default: "16k",
+            set: field!(Core.client_body_buffer_size),
+            doc: "How much of a request body is kept in memory.",
+        },
+        Directive {
+            name: "client_body_timeout",
+            default: "60s",
+            set: field!(Core.client_body_timeout),
+            doc: "How long a pause in a request body may be.",
+        },
+        Directive {
+            name: "client_body_temp_path",
+            default: "client_body_temp",
+            set: field!(Core.client_body_temp_path),
+            doc: "The folder for request bodies too large for memory.",
+        },
+        Directive {
+            name: "client_body_in_file_only",
+            default: "off",
+            set: field!(Core.client_body_in_file_only),
+            doc: "Whether every request body goes to a file.",
+        },
+        Directive {
+            name: "send_timeout",
+            default: "60s",
+            set: field!(Core.send_timeout),
+            doc: "How long a client may pause while it reads.",
+        },
+        Directive {
+            name: "keepalive_timeout",
+            default: "75s",
+            set: field!(Core.keepalive_timeout),
+            doc: "How long an idle connection is kept.",
+        },
+        Directive {
+            name: "keepalive_min_timeout",
+            default: "0",
+            set: field!(Core.keepalive_min_timeout),
+            doc: "How long an idle connection is kept at least when the server stops.",
+        },
+        Directive {
+            name: "keepalive_requests",
+            default: "1000",
+            set: field!(Core.keepalive_requests),
+            doc: "How many requests a connection may send.",
+        },
+        Directive {
+            name: "keepalive_time",
+            default: "1h",
+            set: field!(Core.keepalive_time),
+            doc: "How long a connection may be used.",
+        },
+        Directive {
+            name: "keepalive_disable",
+            default: "msie6",
+            set: field!(Core.keepalive_disable),
+            doc: "Browsers whose connections are not kept.",
+        },
+        Directive {
+            name: "lingering_close",
+            default: "on",
+            set: field!(Core.lingering_close),
+            doc: "Whether to read on before closing.",
+        },
+        Directive {
+            name: "lingering_time",
+            default: "30s",
+            set: field!(Core.lingering_time),
+            doc: "How long to read on before closing.",
+        },
+        Directive {
+            name: "lingering_timeout",
+            default: "5s",
+            set: field!(Core.lingering_timeout),
+            doc: "How long to wait for more before closing.",
+        },
+        Directive {
+            name: "reset_timedout_connection",
+            default: "off",
+            set: field!(Core.reset_timedout_connection),
+            doc: "Whether timed-out connections are reset.",
+        },
+        Directive {
+            name: "limit_rate",
+            default: "",
+            set: field!(Core.limit_rate),
+            doc: "Bytes a second to one client.",
+        },
+        Directive {
+            name: "limit_rate_after",
+            default: "",
+            set: field!(Core.limit_rate_after),
+            doc: "Bytes sent before the rate is limited.",
+        },
+        Directive {
+            name: "sendfile",
+            default: "off",
+            set: field!(Core.sendfile),
+            doc: "Whether the kernel sends files.",
+        },
+        Directive {
+            name: "sendfile_max_chunk",
+            default: "2m",
+            set: field!(Core.sendfile_max_chunk),
+            doc: "How much the kernel sends in one call.",
+        },
+        Directive {
+            name: "tcp_nopush",
+            default: "off",
+            set: field!(Core.tcp_nopush),
+            doc: "Whether packets are filled while a file is sent.",
+        },
+        Directive {
+            name: "tcp_nodelay",
+            default: "on",
+            set: field!(Core.tcp_nodelay),
+            doc: "Whether small packets are sent at once.",
+        },
+        Directive {
+            name: "absolute_redirect",
+            default: "on",
+            set: field!(Core.absolute_redirect),
+            doc: "Whether redirects carry scheme and host.",
+        },
+        Directive {
+            name: "server_name_in_redirect",
+            default: "off",
+            set: field!(Core.server_name_in_redirect),
+            doc: "Whether redirects carry the server's name.",
+        },
+        Directive {
+            name: "port_in_redirect",
+            default: "on",
+            set: field!(Core.port_in_redirect),
+            doc: "Whether redirects carry the port.",
+        },
+        Directive {
+            name: "msie_padding",
+            default: "on",
+            set: field!(Core.msie_padding),
+            doc: "Whether error pages are padded for old browsers.",
+        },
+        Directive {
+            name: "msie_refresh",
+            default: "off",
+            set: field!(Core.msie_refresh),
+            doc: "Whether old browsers get a refresh instead of a redirect.",
+        },
+        Directive {
+            name: "recursive_error_pages",
+            default: "off",
+            set: field!(Core.recursive_error_pages),
+            doc: "Whether error pages may lead to error pages.",
+        },
+        Directive {
+            name: "chunked_transfer_encoding",
+            default: "on",
+            set: field!(Core.chunked_transfer_encoding),
+            doc: "Whether bodies of unknown length are chunked.",
+        },
+        Directive { name: "etag", default: "on", set: field!(Core.etag), doc: "Whether files get an ETag." },
+        Directive {
+            name: "server_tokens",
+            default: "on",
+            set: field!(Core.server_tokens),
+            doc: "What the Server header says.",
+        },
+        Directive {
+            name: "if_modified_since",
+            default: "exact",
+            set: field!(Core.if_modified_since),
+            doc: "How If-Modified-Since is compared.",
+        },
+        Directive {
+            name: "max_ranges",
+            default: "",
+            set: field!(Core.max_ranges),
+            doc: "How many ranges a request may ask for.",
+        },
+        Directive {
+            name: "disable_symlinks",
+            default: "off",
+            set: field!(Core.disable_symlinks),
+            doc: "Which symbolic links are refused.",
+        },
+        Directive {
+            name: "open_file_cache",
+            default: "off",
+            set: field!(Core.open_file_cache),
+            doc: "How many files are kept open.",
+        },
+        Directive {
+            name: "open_file_cache_valid",
+            default: "60s",
+            set: field!(Core.open_file_cache_valid),
+            doc: "After how long a kept file is looked at again.",
+        },
+        Directive {
+            name: "open_file_cache_min_uses",
+            default: "1",
+            set: field!(Core.open_file_cache_min_uses),
+            doc: "How often a file must be used to be kept.",
+        },
+        Directive {
+            name: "open_file_cache_errors",
+            default: "off",
+            set: field!(Core.open_file_cache_errors),
+            doc: "Whether errors are kept too.",
+        },
+        Directive {
+            name: "resolver",
+            default: "",
+            set: field!(Core.resolver),
+            doc: "Name servers to ask instead of the system's.",
+        },
+        Directive {
+            name: "resolver_timeout",
+            default: "30s",
+            set: field!(Core.resolver_timeout),
+            doc: "How long a name may take to resolve.",
+        },
+        Directive {
+            name: "early_hints",
+            default: "",
+            set: own!(early_hints, early_hints),
+            doc: "When responses with status 103 are passed on.",
+        },
+    ],
+    families: &[],
+    variables: variables::CORE,
+    cells: cells::<Core>,
+    install: install_nothing,
+    finish: finish_nothing,
+};

@@ -1,0 +1,468 @@
+//! The client's side of a request: reads the body's bytes, writes head and body, in the protocol's form.
+//!
+//! One variant for each protocol, matched once per operation. `Memory` is the client of a subrequest.
+
+use crate::Request;
+use crate::flow::FileRange;
+use crate::head;
+use http::{Chunk, ChunkedDecoder, Fields, Framing, Status};
+use net::stream::{Stream, StreamError};
+use net::timer::{Deadline, Timer};
+use std::io::IoSlice;
+use std::time::Duration;
+
+/// How much is read from a client at once while a body comes, bytes.
+const BODY_READ_BYTES: usize = 64 * 1024;
+/// Bodies up to this size are copied behind the head and leave in one write, bytes.
+const JOIN_BYTES_MAX: usize = 16 * 1024;
+
+/// The client of one request.
+pub enum Driver {
+    /// HTTP/1 on a connection.
+    H1(Box<H1>),
+    /// A subrequest: the body is kept or dropped.
+    Memory(Memory),
+}
+
+/// The client of a subrequest.
+#[derive(Default)]
+pub struct Memory {
+    /// What came so far, when it is kept.
+    pub body: Vec<u8>,
+    /// Keep the body?
+    pub keep: bool,
+    /// The most that is kept, bytes.
+    pub body_bytes_max: usize,
+}
+
+/// HTTP/1: one connection with what was read ahead and what is still to be written.
+pub struct H1 {
+    /// The connection.
+    pub stream: Stream,
+    /// What was read; [`H1::consumed`] bytes of it are done with.
+    pub input: Vec<u8>,
+    /// See [`H1::input`].
+    pub consumed: usize,
+    /// What is to be written.
+    output: Vec<u8>,
+    body: Incoming,
+    /// Does the response's body go out in chunks?
+    chunked: bool,
+    /// Is a `100 Continue` owed when the body is first asked for?
+    continue_owed: bool,
+    /// When the first byte of the head under way came, monotonic milliseconds.
+    started_ms: u64,
+}
+
+/// The body being read.
+enum Incoming {
+    Done,
+    Length(u64),
+    Chunked(ChunkedDecoder),
+}
+
+/// Why a request body could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// The client went away.
+    Closed,
+    /// It paused for too long.
+    TimedOut,
+    /// Its chunks are malformed.
+    Malformed,
+    /// It is larger than allowed.
+    TooLarge,
+    /// It could not be stored.
+    Storage,
+}
+
+impl BodyError {
+    /// The status the request ends with.
+    pub fn status(self) -> Status {
+        match self {
+            BodyError::Closed => Status::BAD_REQUEST,
+            BodyError::TimedOut => Status::REQUEST_TIME_OUT,
+            BodyError::Malformed => Status::BAD_REQUEST,
+            BodyError::TooLarge => Status::REQUEST_ENTITY_TOO_LARGE,
+            BodyError::Storage => Status::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl Driver {
+    /// The client of a subrequest whose body nobody wants.
+    pub fn discarding() -> Driver {
+        Driver::Memory(Memory::default())
+    }
+
+    /// The client of a subrequest whose body is kept, up to a limit.
+    pub fn collecting(body_bytes_max: usize) -> Driver {
+        Driver::Memory(Memory { keep: true, body_bytes_max, ..Memory::default() })
+    }
+
+    /// Was the request's body read to its end?
+    pub fn body_is_done(&self) -> bool {
+        match self {
+            Driver::H1(h1) => matches!(h1.body, Incoming::Done),
+            Driver::Memory(_) => true,
+        }
+    }
+
+    /// Appends the next bytes of the request's body; 0 at its end.
+    ///
+    /// # Errors
+    /// The client's fault, or the deadline passed.
+    pub async fn read_body(&mut self, out: &mut Vec<u8>, deadline: Deadline) -> Result<usize, BodyError> {
+        match self {
+            Driver::H1(h1) => h1.read_body(out, deadline).await,
+            Driver::Memory(_) => Ok(0),
+        }
+    }
+
+    /// Encodes the response's head; it leaves with the first bytes of the body or with [`Driver::flush`].
+    pub fn send_head(&mut self, request: &mut Request<'_>, framing: head::Outgoing) {
+        if let Driver::H1(h1) = self {
+            h1.chunked = framing == head::Outgoing::Chunked;
+            let before = h1.output.len();
+            head::encode(request, framing, &mut h1.output);
+            let length = (h1.output.len() - before) as u64;
+            request.sent_head_bytes += length;
+            request.sent_bytes += length;
+        }
+    }
+
+    /// Sends an interim response (100, 103) at once.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn send_interim(&mut self, text: &[u8], deadline: Deadline) -> Result<(), StreamError> {
+        match self {
+            Driver::H1(h1) => {
+                h1.output.extend_from_slice(text);
+                h1.flush(deadline).await
+            }
+            Driver::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Sends a piece of the response's body, behind whatever waits. Returns bytes put on the wire's way.
+    ///
+    /// # Errors
+    /// The client is gone or does not read.
+    pub async fn send(&mut self, bytes: &[u8], deadline: Deadline) -> Result<u64, StreamError> {
+        match self {
+            Driver::H1(h1) => h1.send(bytes, deadline).await,
+            Driver::Memory(memory) => {
+                if memory.keep && memory.body.len() + bytes.len() <= memory.body_bytes_max {
+                    memory.body.extend_from_slice(bytes);
+                }
+                Ok(bytes.len() as u64)
+            }
+        }
+    }
+
+    /// Sends a run of a file. Returns the bytes sent.
+    ///
+    /// # Errors
+    /// The client is gone or does not read, or the file ended early.
+    pub async fn send_file(
+        &mut self,
+        range: &FileRange,
+        chunk_bytes_max: usize,
+        deadline: Deadline,
+    ) -> Result<u64, StreamError> {
+        match self {
+            Driver::H1(h1) => h1.send_file(range, chunk_bytes_max, deadline).await,
+            Driver::Memory(memory) => {
+                if memory.keep && memory.body.len() as u64 + range.length <= memory.body_bytes_max as u64 {
+                    read_range(range, &mut memory.body)?;
+                }
+                Ok(range.length)
+            }
+        }
+    }
+
+    /// Ends the body and sends what is left; `trailers` go behind the last chunk.
+    ///
+    /// # Errors
+    /// The client is gone or does not read.
+    pub async fn finish(&mut self, trailers: &Fields, deadline: Deadline) -> Result<u64, StreamError> {
+        let Driver::H1(h1) = self else { return Ok(0) };
+        let before = h1.output.len();
+        if h1.chunked {
+            http::chunked::last_chunk(trailers, &mut h1.output);
+        }
+        let length = (h1.output.len() - before) as u64;
+        h1.flush(deadline).await?;
+        Ok(length)
+    }
+
+    /// Sends what waits.
+    ///
+    /// # Errors
+    /// The client is gone or does not read.
+    pub async fn flush(&mut self, deadline: Deadline) -> Result<(), StreamError> {
+        match self {
+            Driver::H1(h1) => h1.flush(deadline).await,
+            Driver::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Waits until the deadline, or until the client is gone.
+    pub async fn sleep(&mut self, deadline: Deadline) {
+        match self {
+            Driver::H1(h1) => h1.stream.timer().sleep(deadline).await,
+            Driver::Memory(_) => Timer::new().sleep(deadline).await,
+        }
+    }
+
+    /// Ready when the client closed its side or the connection broke.
+    pub fn poll_closed(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        match self {
+            // Bytes read ahead mean the client is there: it sent its next request already.
+            Driver::H1(h1) if h1.consumed < h1.input.len() => std::task::Poll::Pending,
+            Driver::H1(h1) => h1.stream.poll_closed(cx).map(drop),
+            Driver::Memory(_) => std::task::Poll::Pending,
+        }
+    }
+}
+
+impl H1 {
+    /// A connection just accepted.
+    pub fn new(stream: Stream) -> H1 {
+        H1 {
+            stream,
+            input: Vec::new(),
+            consumed: 0,
+            output: Vec::new(),
+            body: Incoming::Done,
+            chunked: false,
+            continue_owed: false,
+            started_ms: 0,
+        }
+    }
+
+    /// What was read and not yet used.
+    pub fn pending(&self) -> &[u8] {
+        &self.input[self.consumed..]
+    }
+
+    /// Gets ready for a request whose head has been read.
+    pub fn begin(&mut self, framing: Framing, expects_continue: bool) {
+        self.body = match framing {
+            Framing::None | Framing::Length(0) => Incoming::Done,
+            Framing::Length(length) => Incoming::Length(length),
+            Framing::Chunked => Incoming::Chunked(ChunkedDecoder::new()),
+        };
+        self.chunked = false;
+        self.continue_owed = expects_continue && !matches!(self.body, Incoming::Done);
+    }
+
+    /// Is a `100 Continue` still owed, so that the client may not have sent its body?
+    pub fn continue_is_owed(&self) -> bool {
+        self.continue_owed
+    }
+
+    /// Reads more of what the client sends.
+    ///
+    /// # Errors
+    /// The connection broke or the deadline passed.
+    pub async fn fill(&mut self, bytes_max: usize, deadline: Deadline) -> Result<usize, StreamError> {
+        if self.consumed == self.input.len() {
+            self.input.clear();
+            self.consumed = 0;
+        } else if self.consumed > 0 && self.input.len() + bytes_max > self.input.capacity() {
+            self.input.drain(..self.consumed);
+            self.consumed = 0;
+        }
+        let fresh = self.input.len() == self.consumed;
+        let count = self.stream.read_into(&mut self.input, bytes_max, deadline).await?;
+        if fresh {
+            self.started_ms = net::clock::now_ms();
+        }
+        Ok(count)
+    }
+
+    /// When the first byte of the head under way came, monotonic milliseconds.
+    pub fn head_started_ms(&self) -> u64 {
+        self.started_ms
+    }
+
+    async fn read_body(&mut self, out: &mut Vec<u8>, deadline: Deadline) -> Result<usize, BodyError> {
+        if std::mem::take(&mut self.continue_owed) && self.pending().is_empty() {
+            self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.flush(deadline).await.map_err(body_error)?;
+        }
+        loop {
+            match self.take_body(out)? {
+                Some(count) => return Ok(count),
+                None => {
+                    if self.fill(BODY_READ_BYTES, deadline).await.map_err(body_error)? == 0 {
+                        return Err(BodyError::Closed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes body bytes out of what was read; none when more must be read first.
+    fn take_body(&mut self, out: &mut Vec<u8>) -> Result<Option<usize>, BodyError> {
+        let pending = &self.input[self.consumed..];
+        match &mut self.body {
+            Incoming::Done => Ok(Some(0)),
+            _ if pending.is_empty() => Ok(None),
+            Incoming::Length(left) => {
+                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(pending.len());
+                out.extend_from_slice(&pending[..count]);
+                self.consumed += count;
+                *left -= count as u64;
+                if *left == 0 {
+                    self.body = Incoming::Done;
+                }
+                Ok(Some(count))
+            }
+            Incoming::Chunked(decoder) => {
+                match decoder.next_piece(pending).map_err(|_| BodyError::Malformed)? {
+                    Chunk::NeedMore => {
+                        self.consumed = self.input.len();
+                        Ok(None)
+                    }
+                    Chunk::Data(range) => {
+                        out.extend_from_slice(&pending[range.clone()]);
+                        self.consumed += range.end;
+                        Ok(Some(range.len()))
+                    }
+                    Chunk::End { consumed } => {
+                        self.consumed += consumed;
+                        self.body = Incoming::Done;
+                        Ok(Some(0))
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self, bytes: &[u8], deadline: Deadline) -> Result<u64, StreamError> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let before = self.output.len();
+        if self.chunked {
+            http::chunked::chunk_header(bytes.len(), &mut self.output);
+        }
+        let end: &[u8] = if self.chunked { b"\r\n" } else { b"" };
+        let framing = (self.output.len() - before + end.len()) as u64;
+        if self.output.len() + bytes.len() <= JOIN_BYTES_MAX {
+            self.output.extend_from_slice(bytes);
+            self.output.extend_from_slice(end);
+        } else {
+            let mut parts = [IoSlice::new(&self.output), IoSlice::new(bytes), IoSlice::new(end)];
+            self.stream.write_all(&mut parts, deadline).await?;
+            self.output.clear();
+        }
+        Ok(bytes.len() as u64 + framing)
+    }
+
+    async fn send_file(
+        &mut self,
+        range: &FileRange,
+        chunk_bytes_max: usize,
+        deadline: Deadline,
+    ) -> Result<u64, StreamError> {
+        let mut sent = 0;
+        if self.chunked {
+            http::chunked::chunk_header(range.length as usize, &mut self.output);
+        }
+        // A small file leaves in one write with its head.
+        if range.length <= (JOIN_BYTES_MAX - self.output.len().min(JOIN_BYTES_MAX)) as u64 {
+            read_range(range, &mut self.output)?;
+            sent += range.length;
+        } else {
+            let cork = !self.output.is_empty();
+            if cork {
+                let _ = self.stream.set_cork(true);
+            }
+            self.flush(deadline).await?;
+            let Some(file) = &range.file.file else { return Err(StreamError::Os(net::errno::Errno::ISDIR)) };
+            let count =
+                self.stream.sendfile(file, range.offset, range.length, chunk_bytes_max, deadline).await?;
+            if cork {
+                let _ = self.stream.set_cork(false);
+            }
+            sent += count;
+            if count < range.length {
+                return Err(StreamError::Os(net::errno::Errno::IO));
+            }
+        }
+        if self.chunked {
+            self.output.extend_from_slice(b"\r\n");
+        }
+        Ok(sent)
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// The connection broke or the deadline passed.
+    pub async fn flush(&mut self, deadline: Deadline) -> Result<(), StreamError> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let written = self.stream.write_all(&mut [IoSlice::new(&self.output)], deadline).await;
+        self.output.clear();
+        written
+    }
+
+    /// Reads and drops the rest of the request's body, so that the next request can be found behind it.
+    /// False when that cannot be done within the limits: the connection ends then.
+    pub async fn discard_body(&mut self, bytes_max: u64, time: Duration, pause: Duration) -> bool {
+        let mut dropped = Vec::new();
+        let mut total = 0u64;
+        let end = Deadline::after(time);
+        while !matches!(self.body, Incoming::Done) {
+            if self.continue_owed && self.pending().is_empty() {
+                return false;
+            }
+            self.continue_owed = false;
+            dropped.clear();
+            match self.read_body(&mut dropped, Deadline::after(pause).min(end)).await {
+                Ok(0) => {}
+                Ok(count) => total += count as u64,
+                Err(_) => return false,
+            }
+            if total > bytes_max {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Gives buffers back while the connection idles.
+    pub fn rest(&mut self) {
+        if self.consumed == self.input.len() {
+            self.input = Vec::new();
+            self.consumed = 0;
+        }
+        if self.output.is_empty() {
+            self.output = Vec::new();
+        }
+    }
+}
+
+/// Appends a run of a file; one that became shorter is an error.
+fn read_range(range: &FileRange, out: &mut Vec<u8>) -> Result<(), StreamError> {
+    let Some(file) = &range.file.file else { return Err(StreamError::Os(net::errno::Errno::ISDIR)) };
+    let count = net::file::read_range(file, range.offset, range.length as usize, out);
+    match count {
+        Ok(count) if count as u64 == range.length => Ok(()),
+        Ok(_) => Err(StreamError::Os(net::errno::Errno::IO)),
+        Err(error) => Err(StreamError::Os(error.errno)),
+    }
+}
+
+fn body_error(error: StreamError) -> BodyError {
+    match error {
+        StreamError::TimedOut => BodyError::TimedOut,
+        _ => BodyError::Closed,
+    }
+}

@@ -1,0 +1,306 @@
+//! One request from its head to its log line. Start reading here.
+//!
+//! ```text
+//! enter: server's rewrite -> locate -> location's rewrite -> preaccess -> access -> precontent -> content
+//!   a step says   Next               go on with the next step
+//!                 Reply              respond
+//!                 Forward            ask an upstream, then respond
+//!                 Deny(status)       error_page: enter again, or the built-in page
+//!                 Redirect(target)   enter again
+//! respond: conditional, ranges, filters, head, body; then the loggers
+//! ```
+//!
+//! Every way back to "enter" costs one of the request's redirects, so the loop is bounded.
+
+use crate::core::location::Satisfy;
+use crate::driver::Driver;
+use crate::flow::{Answer, Ask, Flow, Phase, Reply, Step, Target};
+use crate::locate::{Located, locate};
+use crate::{Request, effects, error_page, respond, upstream};
+use conf::Level;
+use http::Status;
+
+/// What becomes of the connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The answer went out whole; the connection may be used again if both sides want.
+    Complete,
+    /// The answer was cut short or the client is gone: the connection ends now.
+    Broken,
+    /// End without an answer (status 444).
+    Silent,
+}
+
+/// Where a request enters the phases.
+enum Entry {
+    /// At the server's own rewrite rules.
+    Server,
+    /// At the rewrite rules of this location, which is in force already.
+    Location,
+}
+
+/// Serves one request. `first` is what was decided before any step could run: a head that is refused.
+pub async fn exchange(request: &mut Request<'_>, driver: &mut Driver, first: Option<Flow>) -> Ending {
+    let ending = answer(request, driver, first).await;
+    request.completed = ending == Ending::Complete;
+    for logger in &request.plan.loggers {
+        logger.log(request);
+    }
+    ending
+}
+
+async fn answer(request: &mut Request<'_>, driver: &mut Driver, mut first: Option<Flow>) -> Ending {
+    let mut entry = Entry::Server;
+    if first.is_none() {
+        first = match run_phase(request, driver, Phase::PostRead).await {
+            Flow::Next => None,
+            decided => Some(decided),
+        };
+    }
+    loop {
+        let flow = match first.take() {
+            Some(flow) => flow,
+            None => decide(request, driver, entry).await,
+        };
+        let flow = match flow {
+            Flow::Forward(call) => upstream::call(request, driver, call).await,
+            decided => decided,
+        };
+        let redirect = match flow {
+            Flow::Reply(reply) => return respond::respond(request, driver, reply).await,
+            Flow::Deny(Status::CLOSE) => {
+                request.response.status = Status::CLOSE;
+                return Ending::Silent;
+            }
+            Flow::Deny(Status::CLIENT_CLOSED_REQUEST) => {
+                request.response.status = Status::CLIENT_CLOSED_REQUEST;
+                return Ending::Broken;
+            }
+            Flow::Deny(status) => match error_page::fail(request, status) {
+                error_page::Failure::Reply(reply) => return respond::respond(request, driver, reply).await,
+                error_page::Failure::Redirect(target) => target,
+            },
+            Flow::Redirect(target) => target,
+            // Content decided nothing: there is nothing to answer with.
+            Flow::Next | Flow::Allow | Flow::Forward(_) | Flow::Ask(_) => {
+                let reply = error_page::built_in(request, Status::NOT_FOUND);
+                return respond::respond(request, driver, reply).await;
+            }
+        };
+        entry = match enter(request, redirect) {
+            Ok(entry) => entry,
+            Err(status) => {
+                let reply = error_page::built_in(request, status);
+                return respond::respond(request, driver, reply).await;
+            }
+        };
+    }
+}
+
+/// Points the request at a redirect's target.
+fn enter(request: &mut Request<'_>, target: Target) -> Result<Entry, Status> {
+    if request.redirects_left == 0 {
+        let name = match &target {
+            Target::Uri { uri, .. } => uri,
+            Target::Named(name) => name,
+        };
+        let kind = if matches!(target, Target::Named(_)) {
+            "redirecting to named location"
+        } else {
+            "internally redirecting to"
+        };
+        let name = bstr::BStr::new(name);
+        request.log_error(
+            Level::Error,
+            format_args!("rewrite or internal redirection cycle while {kind} \"{name}\""),
+        );
+        return Err(Status::INTERNAL_SERVER_ERROR);
+    }
+    request.redirects_left -= 1;
+    request.internal = true;
+    request.uri_changed = false;
+    request.response.clear();
+    request.notes.clear();
+    match target {
+        Target::Uri { uri, args } => {
+            request.uri = uri;
+            request.args = args;
+            request.uri_as_sent = false;
+            request.plan = request.snapshot.plan(request.site.plan);
+            Ok(Entry::Server)
+        }
+        Target::Named(name) => match request.site.named.get(&name) {
+            Some(plan) => {
+                request.switch(*plan);
+                Ok(Entry::Location)
+            }
+            None => {
+                let name = bstr::BStr::new(&name);
+                request.log_error(Level::Error, format_args!("could not find named location \"{name}\""));
+                Err(Status::INTERNAL_SERVER_ERROR)
+            }
+        },
+    }
+}
+
+/// Runs the phases until a step decides.
+async fn decide(request: &mut Request<'_>, driver: &mut Driver, entry: Entry) -> Flow {
+    let mut searching = matches!(entry, Entry::Server);
+    if searching {
+        match run_phase(request, driver, Phase::Rewrite).await {
+            Flow::Next => request.uri_changed = false,
+            decided => return decided,
+        }
+    }
+    loop {
+        if searching && let Err(flow) = find_location(request) {
+            return flow;
+        }
+        match run_phase(request, driver, Phase::Rewrite).await {
+            Flow::Next => {}
+            decided => return decided,
+        }
+        if !std::mem::take(&mut request.uri_changed) {
+            break;
+        }
+        if request.redirects_left == 0 {
+            let uri = bstr::BStr::new(&request.uri);
+            request.log_error(
+                Level::Error,
+                format_args!("rewrite or internal redirection cycle while processing \"{uri}\""),
+            );
+            return Flow::Deny(Status::INTERNAL_SERVER_ERROR);
+        }
+        request.redirects_left -= 1;
+        request.plan = request.snapshot.plan(request.site.plan);
+        searching = true;
+    }
+    for phase in [Phase::Preaccess, Phase::Access, Phase::Precontent] {
+        let decided = match phase {
+            Phase::Access => access(request, driver).await,
+            _ => run_phase(request, driver, phase).await,
+        };
+        match decided {
+            Flow::Next => {}
+            decided => return decided,
+        }
+    }
+    content(request, driver).await
+}
+
+/// Finds the location and checks what it demands of every request.
+fn find_location(request: &mut Request<'_>) -> Result<(), Flow> {
+    if let Located::AddSlash(_) = locate(request) {
+        let mut location = request.uri.clone();
+        location.push(b'/');
+        let mut escaped = Vec::with_capacity(location.len());
+        http::escape::escape_uri(http::escape::Escape::Uri, &location, &mut escaped);
+        if !request.args.is_empty() {
+            escaped.push(b'?');
+            escaped.extend_from_slice(&request.args);
+        }
+        request.response.location = escaped;
+        return Err(Flow::Deny(Status::MOVED_PERMANENTLY));
+    }
+    let core = &request.plan.core;
+    if core.internal.0 && !request.internal {
+        return Err(Flow::Deny(Status::NOT_FOUND));
+    }
+    if let Some((spared, plan)) = request.plan.limit_except
+        && request.method.bit() & spared == 0
+    {
+        request.switch(plan);
+    }
+    let limit = core.client_max_body_size.0;
+    if let Some(length) =
+        request.body.length.filter(|length| limit > 0 && *length > limit && !request.body.read)
+    {
+        request
+            .log_error(Level::Error, format_args!("client intended to send too large body: {length} bytes"));
+        return Err(Flow::Deny(Status::REQUEST_ENTITY_TOO_LARGE));
+    }
+    Ok(())
+}
+
+/// Steps of one phase, in order, until one decides.
+async fn run_phase(request: &mut Request<'_>, driver: &mut Driver, phase: Phase) -> Flow {
+    for step in &request.plan.steps[phase as usize] {
+        match run(request, driver, &**step).await {
+            Flow::Next | Flow::Allow => {}
+            decided => return decided,
+        }
+    }
+    Flow::Next
+}
+
+/// The access phase: `satisfy all` wants every module's consent, `satisfy any` one's.
+async fn access(request: &mut Request<'_>, driver: &mut Driver) -> Flow {
+    // Subrequests are judged by their parent.
+    if request.subrequest {
+        return Flow::Next;
+    }
+    let any = *request.plan.core.satisfy == Satisfy::Any;
+    let mut refusal = None;
+    for step in &request.plan.steps[Phase::Access as usize] {
+        match run(request, driver, &**step).await {
+            Flow::Next => {}
+            Flow::Allow if any => return Flow::Next,
+            Flow::Allow => {}
+            Flow::Deny(status @ (Status::FORBIDDEN | Status::UNAUTHORIZED)) if any => {
+                // A demand for credentials tells the client more than a plain refusal.
+                if refusal != Some(Status::UNAUTHORIZED) {
+                    refusal = Some(status);
+                }
+            }
+            decided => return decided,
+        }
+    }
+    match refusal {
+        None => Flow::Next,
+        Some(status) => {
+            if status == Status::FORBIDDEN {
+                request.log_error(Level::Error, format_args!("access forbidden by rule"));
+            }
+            Flow::Deny(status)
+        }
+    }
+}
+
+/// The location's handler, or the first of index, listing and files that answers.
+async fn content(request: &mut Request<'_>, driver: &mut Driver) -> Flow {
+    let plan = request.plan;
+    if let Some(handler) = &plan.handler {
+        return run(request, driver, &**handler).await;
+    }
+    match run_phase(request, driver, Phase::Content).await {
+        Flow::Next => {}
+        decided => return decided,
+    }
+    if request.uri.ends_with(b"/") {
+        let path = request.file_path();
+        let path = bstr::BStr::new(&path);
+        request.log_error(Level::Error, format_args!("directory index of \"{path}\" is forbidden"));
+        return Flow::Deny(Status::FORBIDDEN);
+    }
+    request.log_error(Level::Error, format_args!("no handler found"));
+    Flow::Deny(Status::NOT_FOUND)
+}
+
+/// Runs one step; what it asks for is done here and told to it.
+async fn run(request: &mut Request<'_>, driver: &mut Driver, step: &dyn Step) -> Flow {
+    let mut flow = step.run(request);
+    while let Flow::Ask(ask) = flow {
+        let answer: Answer = match ask {
+            // The one boxed future: a request within a request.
+            Ask::Subrequest(target) => Box::pin(effects::subrequest(request, target)).await,
+            ask => effects::perform(request, driver, ask).await,
+        };
+        flow = step.resume(request, answer);
+    }
+    flow
+}
+
+/// An answer without a body.
+pub fn empty(status: Status) -> Flow {
+    Flow::Reply(Reply { status, source: crate::Source::Empty })
+}

@@ -1,0 +1,128 @@
+//! The response's head in HTTP/1 form, its lines in nginx's order.
+
+use crate::Request;
+use crate::core::location::ServerTokens;
+use crate::variables::content_type;
+use http::Status;
+use std::io::Write;
+
+/// How the response's body is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// By `Content-Length`, or there is no body.
+    Length,
+    /// In chunks.
+    Chunked,
+    /// By the end of the connection.
+    Close,
+    /// Not at all: the connection is upgraded.
+    Upgraded,
+}
+
+/// Writes the head.
+pub fn encode(request: &mut Request<'_>, framing: Outgoing, out: &mut Vec<u8>) {
+    // Redirects are completed first: logs show what was sent.
+    complete_location(request);
+    let response = &request.response;
+    status_line(request, out);
+    if !response.server_given {
+        out.extend_from_slice(match *request.plan.core.server_tokens {
+            ServerTokens::Off => b"Server: gapura\r\n",
+            ServerTokens::On | ServerTokens::Build => crate::SERVER_LINE.as_bytes(),
+        });
+    }
+    if !response.date_given {
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(&net::clock::http_date());
+        out.extend_from_slice(b"\r\n");
+    }
+    if !response.content_type.is_empty() {
+        out.extend_from_slice(b"Content-Type: ");
+        content_type(response, out);
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(length) = response.content_length {
+        // Writing into a Vec cannot fail.
+        let _ = write!(out, "Content-Length: {length}\r\n");
+    }
+    if let Some(seconds) = response.last_modified {
+        out.extend_from_slice(b"Last-Modified: ");
+        out.extend_from_slice(&net::clock::http_date_of(seconds));
+        out.extend_from_slice(b"\r\n");
+    }
+    if !response.location.is_empty() {
+        line(out, b"Location", &response.location);
+    }
+    connection_lines(request, framing, out);
+    for (name, value) in response.fields.iter() {
+        line(out, name, value);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn status_line(request: &Request<'_>, out: &mut Vec<u8>) {
+    let response = &request.response;
+    out.extend_from_slice(b"HTTP/1.1 ");
+    if !response.status_line.is_empty() {
+        out.extend_from_slice(&response.status_line);
+    } else {
+        let Status(code) = response.status;
+        let _ = write!(out, "{code:03} ");
+        out.extend_from_slice(response.status.reason().unwrap_or_default().as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn connection_lines(request: &Request<'_>, framing: Outgoing, out: &mut Vec<u8>) {
+    if framing == Outgoing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if framing == Outgoing::Upgraded {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+    } else if request.keep_alive {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+        let seconds = request.plan.core.keepalive_timeout.header_seconds;
+        if seconds > 0 {
+            let _ = write!(out, "Keep-Alive: timeout={seconds}\r\n");
+        }
+    } else {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+}
+
+/// A redirect to a path gets scheme, host and port, as `absolute_redirect` and its friends say.
+fn complete_location(request: &mut Request<'_>) {
+    let core = &request.plan.core;
+    if !request.response.location.starts_with(b"/")
+        || request.response.location_as_is
+        || !core.absolute_redirect.0
+    {
+        return;
+    }
+    let mut whole = Vec::with_capacity(64 + request.response.location.len());
+    whole.extend_from_slice(request.scheme().as_bytes());
+    whole.extend_from_slice(b"://");
+    let local = request.connection.local_address();
+    if core.server_name_in_redirect.0 {
+        whole.extend_from_slice(&request.site.name);
+    } else {
+        match request.head.host() {
+            Some(host) if !host.is_empty() => whole.extend_from_slice(host),
+            _ => local.write_host(&mut whole),
+        }
+    }
+    let usual = if request.connection.tls { 443 } else { 80 };
+    let port = local.port();
+    if core.port_in_redirect.0 && port != usual && port != 0 {
+        let _ = write!(whole, ":{port}");
+    }
+    whole.extend_from_slice(&request.response.location);
+    request.response.location = whole;
+}

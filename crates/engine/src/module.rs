@@ -1,0 +1,354 @@
+//! What a module is: rows, variables, and a function that installs it into a location's plan.
+
+use crate::Request;
+use crate::core::Core;
+use crate::flow::{Filter, Logger, Phase, Step};
+use crate::plan::{Plan, PlanId};
+use crate::upstream::Upstream;
+use crate::variables::{Computed, Definition, Registry as VariableRegistry};
+use bstr::{BStr, BString};
+use conf::{Diagnostic, Level, Node, Span};
+use schema::bind::{Cells, ModuleCells, diagnostic};
+use schema::{Directive, Places, Problem, Services, Set};
+use std::any::Any;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use template::{Template, VariableId};
+
+/// One module. The list of them, in order of execution, is `modules/src/lib.rs`.
+pub struct Module {
+    /// Its name as nginx's manual has it, without `ngx_http_` and `_module`.
+    pub name: &'static str,
+    /// Its directives.
+    pub directives: &'static [Directive],
+    /// Rows it shares with other modules under a prefix of its own.
+    pub families: &'static [Family],
+    /// Its variables.
+    pub variables: &'static [Variable],
+    /// Makes its cells: [`cells::<Conf>`].
+    pub cells: fn() -> ModuleCells,
+    /// Puts it into a plan, once per server, location, `if` and `limit_except`, after inheritance.
+    /// Installing nothing costs nothing per request.
+    pub install: fn(&mut Installer) -> Result<(), Problem>,
+    /// Runs once when everything is installed; for checks over the whole file.
+    pub finish: fn(&mut Build) -> Result<(), Problem>,
+}
+
+/// Rows shared by several modules: each has them under its own prefix (`proxy_`, `fastcgi_` ...).
+pub struct Family {
+    /// The prefix with its underscore.
+    pub prefix: &'static str,
+    /// Rows whose names lack the prefix.
+    pub rows: &'static [Directive],
+    /// Makes the shared cells.
+    pub cells: fn() -> ModuleCells,
+}
+
+/// Makes the empty cells of a module.
+pub fn cells<C: Default + Any + Send + Sync>() -> ModuleCells {
+    Arc::new(C::default())
+}
+
+/// For modules that install nothing.
+pub fn install_nothing(_installer: &mut Installer) -> Result<(), Problem> {
+    Ok(())
+}
+
+/// For modules with nothing to check in the end.
+pub fn finish_nothing(_build: &mut Build) -> Result<(), Problem> {
+    Ok(())
+}
+
+/// A family's whole directive name. Names live as long as the program, as rows do: each is made once.
+pub fn joined(prefix: &'static str, name: &'static str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let whole = format!("{prefix}{name}");
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(whole.as_str()) {
+        return known;
+    }
+    let made: &'static str = Box::leak(whole.into_boxed_str());
+    names.insert(made);
+    made
+}
+
+/// A variable of a module.
+pub struct Variable {
+    /// Its name without the dollar; a prefix such as `arg_` for [`Read::Prefix`].
+    pub name: &'static str,
+    /// How it is read.
+    pub read: Read,
+    /// How `set` changes it, for the few that can be.
+    pub write: Option<fn(&mut Request, &[u8])>,
+    /// One sentence for the manual.
+    pub doc: &'static str,
+}
+
+/// How a variable is read. The function appends the value and says whether there is one.
+#[derive(Clone, Copy)]
+pub enum Read {
+    /// One name.
+    Plain(fn(&mut Request, &mut Vec<u8>) -> bool),
+    /// Every name with that prefix; the function gets the rest of the name.
+    Prefix(fn(&mut Request, &[u8], &mut Vec<u8>) -> bool),
+}
+
+/// A setter that gets the engine's builder: for directives that declare something (`upstream`, `map`, zones)
+/// or read their arguments in a way of their own. `C` is the module's cell type.
+pub struct Declare<C: 'static> {
+    /// Reads the directive.
+    pub read: fn(&mut C, &Node, &mut Build) -> Result<(), Problem>,
+    /// The place of the block inside, when the block is to be bound like its parent.
+    pub nested: Option<fn(Places) -> Places>,
+    /// Inheritance, where a cell is concerned: fills the inner cells from the outer ones.
+    pub inherit: Option<fn(&C, &mut C)>,
+    /// Fills a cell that nothing set with its type's own "none".
+    pub settle: Option<fn(&mut C)>,
+}
+
+impl<C: 'static> Declare<C> {
+    /// A declaration that needs no inheritance and opens no bound block.
+    pub const fn new(read: fn(&mut C, &Node, &mut Build) -> Result<(), Problem>) -> Self {
+        Declare { read, nested: None, inherit: None, settle: None }
+    }
+}
+
+impl<C: 'static> Set for Declare<C> {
+    fn set(&self, cells: &mut dyn Any, node: &Node, services: &mut dyn Services) -> Result<(), Problem> {
+        match services.any().downcast_mut::<Build>() {
+            Some(build) => (self.read)(schema::directive::own_mut(cells), node, build),
+            None => Err(Problem::new("directives are bound without the engine's builder")),
+        }
+    }
+
+    fn inherit(&self, outer: &dyn Any, inner: &mut dyn Any) {
+        if let Some(inherit) = self.inherit {
+            inherit(schema::directive::own(outer), schema::directive::own_mut(inner));
+        }
+    }
+
+    fn default(&self, cells: &mut dyn Any, _text: &str, _services: &mut dyn Services) -> Result<(), Problem> {
+        if let Some(settle) = self.settle {
+            settle(schema::directive::own_mut(cells));
+        }
+        Ok(())
+    }
+
+    fn nested(&self, outer: Places) -> Option<Places> {
+        self.nested.map(|nested| nested(outer))
+    }
+}
+
+/// What a configuration is built into while it is read; becomes the parts of a `Snapshot`.
+pub struct Build {
+    /// Variables known so far.
+    pub variables: VariableRegistry,
+    /// Upstream groups by name, in the file's order.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// The machine's name, for `$hostname`.
+    pub hostname: BString,
+    /// Relative paths hang from here.
+    pub prefix: BString,
+    /// Relative includes, certificates and password files hang from here.
+    pub conf_prefix: BString,
+    /// What was found wrong or noteworthy.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Log files by path, opened once the configuration is known to be good.
+    pub logs: crate::log::Logs,
+    /// Files that directives other than `include` read, for `-T`.
+    pub files: Arc<dyn conf::Files + Send + Sync>,
+    /// Directives accepted without effect, by name.
+    pub idle: Vec<BString>,
+    /// How locations are found, by where their blocks open.
+    pub matchers: HashMap<Span, crate::core::location::Matcher>,
+    /// State of modules that lives across blocks, by the module's own type.
+    pub shared: HashMap<std::any::TypeId, Box<dyn Any>>,
+}
+
+impl Build {
+    /// Compiles text with variables.
+    ///
+    /// # Errors
+    /// Unknown variables and bad syntax in nginx's words.
+    pub fn template(&mut self, text: &BStr) -> Result<Template, Problem> {
+        Template::compile(text, &mut self.variables).map_err(|error| Problem::new(error.to_string()))
+    }
+
+    /// Compiles a regular expression; its named groups become variables.
+    ///
+    /// # Errors
+    /// The pattern is wrong, in nginx's words.
+    pub fn regex(&mut self, pattern: &BStr, caseless: bool) -> Result<CompiledRegex, Problem> {
+        let regex =
+            template::Regex::new(pattern, caseless).map_err(|error| Problem::new(error.to_string()))?;
+        let named = regex.names().iter().map(|(name, group)| Ok((*group, self.variables.capture(name)?)));
+        let named = named.collect::<Result<Vec<_>, Problem>>()?;
+        Ok(CompiledRegex { regex: Arc::new(regex), named: named.into() })
+    }
+
+    /// Defines a variable that configuration computes (`map`, `geo` ...).
+    ///
+    /// # Errors
+    /// The name belongs to a variable that cannot be changed.
+    pub fn define(&mut self, name: &[u8], computed: Arc<dyn Computed>) -> Result<VariableId, Problem> {
+        self.variables.define(name, Definition::Computed(computed))
+    }
+
+    /// The group of this name.
+    pub fn upstream(&self, name: &[u8]) -> Option<Arc<Upstream>> {
+        self.upstreams.iter().find(|upstream| upstream.name == name).cloned()
+    }
+
+    /// A path relative to the prefix, made absolute.
+    pub fn full_path(&self, path: &BStr) -> BString {
+        full_path(self.prefix.as_ref(), path)
+    }
+
+    /// A path relative to the configuration's folder, made absolute.
+    pub fn conf_path(&self, path: &BStr) -> BString {
+        full_path(self.conf_prefix.as_ref(), path)
+    }
+
+    /// State that a module keeps while the configuration is read, made on first use.
+    pub fn shared<T: Default + 'static>(&mut self) -> &mut T {
+        let slot = self.shared.entry(std::any::TypeId::of::<T>()).or_insert_with(|| Box::<T>::default());
+        schema::directive::own_mut(&mut **slot)
+    }
+
+    /// Adds a diagnostic of this level for a directive.
+    pub fn report(&mut self, level: Level, problem: &Problem, node: &Node) {
+        let mut made = diagnostic(problem, node, "directive");
+        made.level = level;
+        self.diagnostics.push(made);
+    }
+}
+
+/// A regular expression of the configuration and the variables its named groups set.
+#[derive(Clone)]
+pub struct CompiledRegex {
+    /// The expression.
+    pub regex: Arc<template::Regex>,
+    /// Group number and variable of every named group.
+    pub named: Arc<[(usize, VariableId)]>,
+}
+
+fn full_path(prefix: &BStr, path: &BStr) -> BString {
+    if path.starts_with(b"/") {
+        return path.to_owned();
+    }
+    let mut full = prefix.to_owned();
+    full.extend_from_slice(path);
+    full
+}
+
+impl template::Names for Build {
+    fn variable(&mut self, name: &[u8]) -> Result<VariableId, template::UnknownVariable> {
+        self.variables.variable(name)
+    }
+}
+
+impl Services for Build {
+    fn names(&mut self) -> &mut dyn template::Names {
+        &mut self.variables
+    }
+
+    fn prefix(&self) -> &BStr {
+        self.prefix.as_ref()
+    }
+
+    fn conf_prefix(&self) -> &BStr {
+        self.conf_prefix.as_ref()
+    }
+
+    fn warn(&mut self, problem: Problem, node: &Node) {
+        self.report(Level::Warn, &problem, node);
+    }
+
+    fn refuse(&mut self, problem: Problem, node: &Node) {
+        self.report(Level::Emerg, &problem, node);
+    }
+
+    fn idle(&mut self, node: &Node) {
+        if !self.idle.contains(&node.name.text) {
+            self.idle.push(node.name.text.clone());
+        }
+    }
+
+    fn any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// What a module's `install` works on: one block's cells and the plan they become.
+pub struct Installer<'a> {
+    /// What kind of block it is.
+    pub place: Places,
+    /// The block.
+    pub cells: &'a Cells,
+    /// The block around it.
+    pub outer: Option<&'a Cells>,
+    /// The builder.
+    pub build: &'a mut Build,
+    /// The plan being made.
+    pub plan: &'a mut Plan,
+    /// Plans of the blocks inside this one, by where the block opens (`if`, `limit_except`).
+    pub inner: &'a HashMap<Span, PlanId>,
+    /// Index of the module's cells, then of its families' cells.
+    pub index: usize,
+}
+
+impl<'a> Installer<'a> {
+    /// The module's own cells of this block.
+    ///
+    /// # Panics
+    /// When `C` is not the module's cell type.
+    pub fn conf<C: 'static>(&self) -> &'a C {
+        self.cells_at(self.index)
+    }
+
+    /// The cells of the module's `n`th family.
+    ///
+    /// # Panics
+    /// When `C` is not that family's cell type.
+    pub fn family<C: 'static>(&self, n: usize) -> &'a C {
+        self.cells_at(self.index + 1 + n)
+    }
+
+    /// As [`Installer::family`], to keep beyond the installation.
+    ///
+    /// # Panics
+    /// As [`Installer::family`].
+    pub fn family_shared<C: Any + Send + Sync>(&self, n: usize) -> Arc<C> {
+        let cells = self.cells.modules[self.index + 1 + n].clone();
+        cells.and_then(|cells| cells.downcast().ok()).expect("a family's cells have its own type")
+    }
+
+    fn cells_at<C: 'static>(&self, index: usize) -> &'a C {
+        self.cells.module(index).expect("a module's cells have its own type")
+    }
+
+    /// The settings every location has.
+    pub fn core(&self) -> &Core {
+        &self.plan.core
+    }
+
+    /// Adds a step to a phase, behind those of earlier modules.
+    pub fn step(&mut self, phase: Phase, step: impl Step + 'static) {
+        self.plan.steps[phase as usize].push(Box::new(step));
+    }
+
+    /// Makes a step the location's one handler of content; the first module to do so wins.
+    pub fn handler(&mut self, step: impl Step + 'static) {
+        self.plan.handler.get_or_insert_with(|| Box::new(step));
+    }
+
+    /// Adds a filter behind those of earlier modules.
+    pub fn filter(&mut self, filter: impl Filter + 'static) {
+        self.plan.filters.push(Box::new(filter));
+    }
+
+    /// Adds a logger.
+    pub fn logger(&mut self, logger: impl Logger + 'static) {
+        self.plan.loggers.push(Box::new(logger));
+    }
+}

@@ -1,0 +1,125 @@
+//! The compiled configuration: a [`Snapshot`] of sites and plans, immutable once made.
+
+use crate::core::{Core, ErrorPage, ServerCore};
+use crate::flow::{Filter, Logger, PHASES, Step};
+use crate::locate::Locations;
+use crate::module::CompiledRegex;
+use crate::upstream::Upstream;
+use crate::variables::Definitions;
+use bstr::BString;
+use net::address::Address;
+use std::collections::HashMap;
+use std::sync::Arc;
+use template::HostTable;
+
+/// Which plan of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PlanId(pub u32);
+
+/// Which server of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SiteId(pub u32);
+
+/// One configuration, whole. Worker threads share it; a reload swaps it.
+pub struct Snapshot {
+    /// Servers in the file's order.
+    pub sites: Vec<Site>,
+    /// Plans of servers, locations, `if`s and `limit_except`s.
+    pub plans: Vec<Plan>,
+    /// Addresses listened on.
+    pub listens: Vec<Listen>,
+    /// How every variable is read.
+    pub variables: Definitions,
+    /// Upstream groups.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Logs, opened.
+    pub logs: Vec<net::log::Log>,
+    /// `error_log` of the file's top level.
+    pub error_log: Vec<crate::log::ErrorLog>,
+    /// A number that grows with every snapshot of the process; tells generations apart.
+    pub generation: u64,
+}
+
+/// One `server {}`.
+pub struct Site {
+    /// Its number.
+    pub id: SiteId,
+    /// The first name, `$server_name`.
+    pub name: BString,
+    /// What holds before a location is found, and where `rewrite` of the server level runs.
+    pub plan: PlanId,
+    /// Named locations.
+    pub named: HashMap<Vec<u8>, PlanId>,
+    /// Settings only a server has.
+    pub core: ServerCore,
+}
+
+/// What one location (or server, `if`, `limit_except`) compiled to.
+pub struct Plan {
+    /// Its number.
+    pub id: PlanId,
+    /// The location's name as written, `/` for a server.
+    pub name: BString,
+    /// Settings every location has.
+    pub core: Arc<Core>,
+    /// `error_page` of this location.
+    pub error_pages: Vec<ErrorPage>,
+    /// Steps by phase.
+    pub steps: [Vec<Box<dyn Step>>; PHASES],
+    /// The location's one handler of content.
+    pub handler: Option<Box<dyn Step>>,
+    /// Filters of the response.
+    pub filters: Vec<Box<dyn Filter>>,
+    /// Loggers.
+    pub loggers: Vec<Box<dyn Logger>>,
+    /// Locations inside.
+    pub locations: Locations,
+    /// `limit_except`: the methods that are not limited (bits of `http::Method`) and the plan for the others.
+    pub limit_except: Option<(u32, PlanId)>,
+    /// A regex location, an `if`, a `limit_except` or a named one: no prefix for `proxy_pass` to replace.
+    pub nameless: bool,
+    /// `location = /x`.
+    pub exact: bool,
+    /// `/dir` is redirected to `/dir/` because `location /dir/` passes requests on.
+    pub auto_redirect: bool,
+}
+
+/// One address listened on and the servers behind it.
+pub struct Listen {
+    /// The key that a listening socket and a snapshot agree on.
+    pub address: Address,
+    /// Socket options.
+    pub options: net::listen::ListenOptions,
+    /// Takes a PROXY protocol header first.
+    pub proxy_protocol: bool,
+    /// Speaks TLS.
+    pub ssl: bool,
+    /// The server for names that no server has.
+    pub default_site: SiteId,
+    /// Servers by name, exact and with wildcards.
+    pub names: HostTable<SiteId>,
+    /// Servers by regular expression, in the file's order.
+    pub regexes: Vec<(CompiledRegex, SiteId)>,
+}
+
+impl Snapshot {
+    /// A plan by number.
+    pub fn plan(&self, id: PlanId) -> &Plan {
+        &self.plans[id.0 as usize]
+    }
+
+    /// A server by number.
+    pub fn site(&self, id: SiteId) -> &Site {
+        &self.sites[id.0 as usize]
+    }
+
+    /// An open log by number.
+    pub fn log(&self, id: crate::log::LogId) -> Option<&net::log::Log> {
+        self.logs.get(id.0 as usize)
+    }
+
+    /// The listener with this address.
+    pub fn listen(&self, address: &Address) -> Option<&Listen> {
+        self.listens.iter().find(|listen| listen.address == *address)
+    }
+}

@@ -1,0 +1,488 @@
+//! A request on its way through the server: what came, what was decided, what goes out.
+
+use crate::connection::Facts;
+use crate::plan::{Plan, PlanId, Site, Snapshot};
+use crate::thread::Thread;
+use crate::upstream::Attempted;
+use crate::variables::{Definition, NESTED_MAX};
+use bstr::BString;
+use http::{Fields, RequestHead, Status};
+use std::rc::Rc;
+use template::{Scope, Template, VariableId};
+
+/// How many internal redirects a request may make (nginx's `NGX_HTTP_MAX_URI_CHANGES`).
+pub const REDIRECTS_MAX: u8 = 10;
+
+/// One request. Fields are open: any module may read them all, and change what its directive is about.
+pub struct Request<'s> {
+    /// The configuration this request is served by, from its first byte to its log line.
+    pub snapshot: &'s Snapshot,
+    /// What belongs to the thread: clock, pools, logs.
+    pub thread: &'s Thread,
+    /// The connection it came on.
+    pub connection: &'s Facts,
+    /// The server that answers.
+    pub site: &'s Site,
+    /// The location (or server, `if`, `limit_except`) in force.
+    pub plan: &'s Plan,
+
+    /// The head as it came.
+    pub head: RequestHead,
+    /// The method in force: `error_page` and `X-Accel-Redirect` turn it to GET.
+    pub method: http::Method,
+    /// The decoded path, `$uri`.
+    pub uri: Vec<u8>,
+    /// What followed the `?`, `$args`.
+    pub args: Vec<u8>,
+    /// Is [`Request::uri`] still the client's own, so that it can be passed on as it came?
+    pub uri_as_sent: bool,
+    /// Did a step change the URI, so that the location is looked for again?
+    pub uri_changed: bool,
+    /// How many internal redirects are left.
+    pub redirects_left: u8,
+    /// Did an internal redirect lead here?
+    pub internal: bool,
+    /// Did an `error_page` lead here, and with which status?
+    pub error_status: Option<Status>,
+    /// The status that `error_page` keeps for the answer.
+    pub status_override: Option<Status>,
+    /// Groups of the regular expression that matched last.
+    pub captures: Captures,
+    /// Values of variables that were set or computed once.
+    pub stored: Vec<Option<Vec<u8>>>,
+    /// How deep variables are nested in the evaluation under way.
+    pub nested: u8,
+    /// The user of Basic authentication, looked for on first use: `Some(None)` is "none".
+    pub user: Option<Option<BString>>,
+    /// The real address of the client, when a trusted proxy told it.
+    pub real_address: Option<net::address::Address>,
+
+    /// The request's body.
+    pub body: Body,
+    /// The answer's head.
+    pub response: Response,
+    /// The peers that were asked.
+    pub attempts: Vec<Attempted>,
+    /// The head of the upstream's answer, for `$upstream_http_*`.
+    pub upstream_fields: Fields,
+    /// Trailers of the upstream's answer.
+    pub upstream_trailers: Fields,
+
+    /// When the head's first byte was read, monotonic milliseconds.
+    pub started_ms: u64,
+    /// Bytes of head and body that came.
+    pub received_bytes: u64,
+    /// Bytes of head and body that went out.
+    pub sent_bytes: u64,
+    /// Bytes of the head that went out.
+    pub sent_head_bytes: u64,
+    /// May the connection be used again?
+    pub keep_alive: bool,
+    /// Bytes a second, 0 is no limit.
+    pub limit_rate: Option<u64>,
+    /// Is it a subrequest?
+    pub subrequest: bool,
+    /// Head of the last subrequest's answer.
+    pub subresponse: Fields,
+    /// Did everything go out?
+    pub completed: bool,
+    /// The request's identifier, made on first use.
+    pub id: Option<[u8; 16]>,
+    /// Notes that modules keep from one of their functions to another, by the module's own type.
+    pub notes: Vec<(std::any::TypeId, Box<dyn std::any::Any>)>,
+    /// What the request is doing, for the tail of error messages (`while connecting to upstream`).
+    pub action: &'static str,
+    /// What the last upstream message should name, e.g. `http://127.0.0.1:3000/x`.
+    pub upstream_uri: Vec<u8>,
+}
+
+/// The answer's head until it is sent.
+#[derive(Default)]
+pub struct Response {
+    /// The status, once known.
+    pub status: Status,
+    /// The status line's text as an upstream sent it, without the version; empty: our own.
+    pub status_line: Vec<u8>,
+    /// `Content-Type`; empty: none.
+    pub content_type: Vec<u8>,
+    /// `; charset=`, added when the type is sent; empty: none.
+    pub charset: Vec<u8>,
+    /// `Content-Length`, when known.
+    pub content_length: Option<u64>,
+    /// `Last-Modified`, seconds since 1970.
+    pub last_modified: Option<i64>,
+    /// `Location`; empty: none. Relative ones are completed when they are sent.
+    pub location: Vec<u8>,
+    /// `Location` comes from an upstream and is sent as it is.
+    pub location_as_is: bool,
+    /// May ranges be served?
+    pub ranges_allowed: bool,
+    /// Everything else, in order.
+    pub fields: Fields,
+    /// Trailers.
+    pub trailers: Fields,
+    /// `Server` and `Date` come from an upstream (`proxy_pass_header`).
+    pub server_given: bool,
+    /// As [`Response::server_given`], for `Date`.
+    pub date_given: bool,
+    /// Was the head sent?
+    pub sent: bool,
+    /// An upgraded connection: no framing, bytes both ways.
+    pub upgraded: bool,
+}
+
+impl Response {
+    /// Makes it as new, keeping buffers.
+    pub fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        let mut content_type = std::mem::take(&mut self.content_type);
+        content_type.clear();
+        *self = Response { fields, content_type, ..Response::default() };
+    }
+}
+
+/// Groups of the last match.
+#[derive(Default)]
+pub struct Captures {
+    /// What was matched against.
+    pub subject: Vec<u8>,
+    /// The groups in it, the whole match first.
+    pub groups: template::Captures,
+}
+
+impl Captures {
+    /// The text of a group that took part in the match.
+    pub fn group(&self, n: usize) -> Option<&[u8]> {
+        self.subject.get(self.groups.get(n)?)
+    }
+}
+
+/// The request's body.
+#[derive(Default)]
+pub struct Body {
+    /// Its length as announced; none for a chunked one not yet read.
+    pub length: Option<u64>,
+    /// Was it read whole?
+    pub read: bool,
+    /// What is in memory.
+    pub memory: Vec<u8>,
+    /// The rest, or all.
+    pub file: Option<Rc<net::file::temporary::TemporaryFile>>,
+    /// How much of it is in the file.
+    pub stored_bytes: u64,
+    /// How many bytes have been read.
+    pub received: u64,
+}
+
+/// What a connection keeps from one request for the next, so that buffers are made once.
+#[derive(Default)]
+pub struct Parts {
+    /// The head, being read before there is a request.
+    pub head: RequestHead,
+    uri: Vec<u8>,
+    args: Vec<u8>,
+    captures: Captures,
+    stored: Vec<Option<Vec<u8>>>,
+    memory: Vec<u8>,
+    response: Response,
+    attempts: Vec<Attempted>,
+    upstream_fields: Fields,
+    upstream_trailers: Fields,
+}
+
+/// A body buffer larger than this is given back between requests, bytes.
+const KEPT_BODY_BYTES_MAX: usize = 16 * 1024;
+
+impl<'s> Request<'s> {
+    /// A request whose head was read, before anything was decided.
+    pub fn new(
+        thread: &'s Thread,
+        snapshot: &'s Snapshot,
+        connection: &'s Facts,
+        site: &'s Site,
+        head: RequestHead,
+        parts: Parts,
+    ) -> Request<'s> {
+        let length = match head.framing() {
+            http::Framing::Length(length) => Some(length),
+            http::Framing::None => Some(0),
+            http::Framing::Chunked => None,
+        };
+        let mut uri = parts.uri;
+        let mut args = parts.args;
+        uri.clear();
+        args.clear();
+        let mut stored = parts.stored;
+        stored.clear();
+        let mut response = parts.response;
+        response.clear();
+        let mut upstream_fields = parts.upstream_fields;
+        upstream_fields.clear();
+        let mut attempts = parts.attempts;
+        attempts.clear();
+        let mut memory = parts.memory;
+        memory.clear();
+        Request {
+            snapshot,
+            thread,
+            connection,
+            site,
+            plan: snapshot.plan(site.plan),
+            method: head.method,
+            head,
+            uri,
+            args,
+            uri_as_sent: true,
+            uri_changed: false,
+            redirects_left: REDIRECTS_MAX,
+            internal: false,
+            error_status: None,
+            status_override: None,
+            captures: parts.captures,
+            stored,
+            nested: 0,
+            user: None,
+            real_address: None,
+            body: Body { length, memory, ..Body::default() },
+            response,
+            attempts,
+            upstream_fields,
+            upstream_trailers: parts.upstream_trailers,
+            started_ms: net::clock::now_ms(),
+            received_bytes: 0,
+            sent_bytes: 0,
+            sent_head_bytes: 0,
+            keep_alive: false,
+            limit_rate: None,
+            subrequest: false,
+            subresponse: Fields::default(),
+            completed: false,
+            id: None,
+            notes: Vec::new(),
+            action: "",
+            upstream_uri: Vec::new(),
+        }
+    }
+
+    /// Gives the buffers back.
+    pub fn into_parts(self) -> Parts {
+        let mut memory = self.body.memory;
+        if memory.capacity() > KEPT_BODY_BYTES_MAX {
+            memory = Vec::new();
+        }
+        Parts {
+            head: self.head,
+            uri: self.uri,
+            args: self.args,
+            captures: self.captures,
+            stored: self.stored,
+            memory,
+            response: self.response,
+            attempts: self.attempts,
+            upstream_fields: self.upstream_fields,
+            upstream_trailers: self.upstream_trailers,
+        }
+    }
+
+    /// A request for another URI of the same server, on behalf of this one.
+    pub fn subrequest_for(&self, uri: Vec<u8>, args: Vec<u8>) -> Request<'s> {
+        let mut inner = Request::new(
+            self.thread,
+            self.snapshot,
+            self.connection,
+            self.site,
+            self.head.clone(),
+            Parts::default(),
+        );
+        inner.uri = uri;
+        inner.args = args;
+        inner.uri_as_sent = false;
+        inner.internal = true;
+        inner.subrequest = true;
+        inner.method = http::Method::Get;
+        inner.body = Body { length: Some(0), read: true, ..Body::default() };
+        inner.stored = self.stored.clone();
+        inner.real_address = self.real_address.clone();
+        inner.started_ms = self.started_ms;
+        inner.redirects_left = self.redirects_left.saturating_sub(1);
+        inner
+    }
+
+    /// May the connection be used again, as far as the head and the location's settings say?
+    pub fn settle_keep_alive(&mut self) {
+        let core = &self.plan.core;
+        let old_enough =
+            net::clock::now_ms().saturating_sub(self.connection.started_ms) > core.keepalive_time.0;
+        self.keep_alive = self.head.keep_alive()
+            && core.keepalive_timeout.milliseconds > 0
+            && self.connection.requests.get() < core.keepalive_requests.0 as u64
+            && !old_enough
+            && !self.thread.is_stopping();
+    }
+
+    /// Switches to another plan of the same snapshot.
+    pub fn switch(&mut self, plan: PlanId) {
+        self.plan = self.snapshot.plan(plan);
+    }
+
+    /// A template's value.
+    pub fn render(&mut self, template: &Template) -> Vec<u8> {
+        let mut out = Vec::new();
+        template.render(self, &mut out);
+        out
+    }
+
+    /// A template's value, appended.
+    pub fn render_into(&mut self, template: &Template, out: &mut Vec<u8>) {
+        template.render(self, out);
+    }
+
+    /// Is the template's value neither empty nor `0` (nginx's predicates)?
+    pub fn is_true(&mut self, template: &Template) -> bool {
+        let value = self.render(template);
+        !value.is_empty() && value != b"0"
+    }
+
+    /// Matches a subject and keeps the groups for `$1` and named variables.
+    pub fn matches(&mut self, expression: &crate::module::CompiledRegex, subject: &[u8]) -> bool {
+        if !expression.regex.captures(subject, &mut self.captures.groups) {
+            return false;
+        }
+        self.captures.subject.clear();
+        self.captures.subject.extend_from_slice(subject);
+        for (group, variable) in expression.named.iter() {
+            let value = self.captures.group(*group).map(<[u8]>::to_vec);
+            self.store(*variable, value.unwrap_or_default());
+        }
+        true
+    }
+
+    /// Sets a variable for the rest of the request.
+    pub fn store(&mut self, variable: VariableId, value: Vec<u8>) {
+        let index = variable.0 as usize;
+        if self.stored.len() <= index {
+            self.stored.resize_with(index + 1, || None);
+        }
+        self.stored[index] = Some(value);
+    }
+
+    /// A module's note, made on first use.
+    pub fn note<T: Default + 'static>(&mut self) -> &mut T {
+        let id = std::any::TypeId::of::<T>();
+        let at = self.notes.iter().position(|(kept, _)| *kept == id).unwrap_or_else(|| {
+            self.notes.push((id, Box::<T>::default()));
+            self.notes.len() - 1
+        });
+        schema::directive::own_mut(&mut *self.notes[at].1)
+    }
+
+    /// The client's address: the real one when a trusted proxy told it.
+    pub fn client_address(&self) -> &net::address::Address {
+        self.real_address.as_ref().unwrap_or(&self.connection.peer)
+    }
+
+    /// The URI's file name extension, in the case it was sent.
+    pub fn extension(&self) -> &[u8] {
+        let name = self.uri.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        match name.iter().rposition(|byte| *byte == b'.') {
+            Some(dot) if dot + 1 < name.len() => &name[dot + 1..],
+            _ => b"",
+        }
+    }
+
+    /// Sets `Content-Type` from the URI's extension and the location's types.
+    pub fn content_type_by_extension(&mut self) {
+        let core = &self.plan.core;
+        let found = core.types.as_ref().and_then(|types| types.of(self.extension()));
+        let kind = found.unwrap_or(&core.default_type);
+        self.response.content_type.clear();
+        self.response.content_type.extend_from_slice(kind);
+    }
+
+    /// The path of a file for the URI: `root` + URI, or `alias` + the URI after the location's prefix.
+    pub fn file_path(&mut self) -> Vec<u8> {
+        self.file_path_of(&self.uri.clone())
+    }
+
+    /// As [`Request::file_path`], for another URI.
+    pub fn file_path_of(&mut self, uri: &[u8]) -> Vec<u8> {
+        let plan = self.plan;
+        let mut path = Vec::with_capacity(64 + uri.len());
+        match &*plan.core.root {
+            None => path.extend_from_slice(&self.thread.default_root),
+            Some(root) => {
+                self.render_into(&root.path, &mut path);
+                // A path that came out of variables hangs from the prefix when it is relative.
+                if root.path.is_constant().is_none() && !path.starts_with(b"/") {
+                    path.splice(0..0, self.thread.prefix.iter().copied());
+                }
+                if root.alias {
+                    let skip = if plan.nameless { uri.len() } else { plan.name.len().min(uri.len()) };
+                    path.extend_from_slice(&uri[skip..]);
+                    return path;
+                }
+            }
+        }
+        path.extend_from_slice(uri);
+        path
+    }
+
+    /// The scheme the client uses.
+    pub fn scheme(&self) -> &'static str {
+        if self.connection.tls { "https" } else { "http" }
+    }
+}
+
+/// The user name of Basic authentication, decoded once.
+pub fn remote_user(request: &mut Request) -> Option<BString> {
+    if request.user.is_none() {
+        request.user = Some(http::authorization::basic(&request.head.fields).map(|basic| basic.user));
+    }
+    request.user.clone().flatten()
+}
+
+impl Scope for Request<'_> {
+    fn variable(&mut self, id: VariableId, out: &mut Vec<u8>) -> bool {
+        if let Some(Some(value)) = self.stored.get(id.0 as usize) {
+            out.extend_from_slice(value);
+            return true;
+        }
+        match self.snapshot.variables.definition(id) {
+            Definition::Builtin(variable) => match variable.read {
+                crate::module::Read::Plain(read) => read(self, out),
+                crate::module::Read::Prefix(_) => false,
+            },
+            Definition::Prefix(variable, rest) => match variable.read {
+                crate::module::Read::Prefix(read) => read(self, rest, out),
+                crate::module::Read::Plain(_) => false,
+            },
+            Definition::Stored => false,
+            Definition::Computed(computed) => {
+                if self.nested >= NESTED_MAX {
+                    let name = self.snapshot.variables.name(id);
+                    self.log_error(
+                        conf::Level::Error,
+                        format_args!("cycle while evaluating variable \"{name}\""),
+                    );
+                    return false;
+                }
+                self.nested += 1;
+                let start = out.len();
+                let found = computed.compute(self, out);
+                self.nested -= 1;
+                if found && !computed.volatile() {
+                    let value = out[start..].to_vec();
+                    self.store(id, value);
+                }
+                found
+            }
+        }
+    }
+
+    fn capture(&mut self, group: u8, out: &mut Vec<u8>) {
+        if let Some(text) = self.captures.group(group as usize) {
+            out.extend_from_slice(text);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What belongs to one worker thread: the configuration in force, counters, pools of upstream connections.
+
+use crate::log::{self, ErrorLog};
+use crate::plan::{Plan, Snapshot};
+use crate::upstream::Upstream;
+use crate::upstream::keepalive::Pools;
+use bstr::BString;
+use conf::Level;
+use net::file::cache::FileCache;
+use net::resolver::Resolver;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt::Arguments;
+use std::io::Write;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use tokio::sync::Notify;
+
+/// How many hosts named by variables are remembered before old ones are forgotten.
+const DYNAMIC_UPSTREAMS_MAX: usize = 1024;
+
+/// Counters of the process, for `stub_status` and the connection numbers.
+#[derive(Default)]
+pub struct Statistics {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections handled.
+    pub handled: AtomicU64,
+    /// Requests.
+    pub requests: AtomicU64,
+    /// Connections open now.
+    pub active: AtomicI64,
+    /// Connections waiting for a request now.
+    pub waiting: AtomicI64,
+    /// Connections whose head is being read now.
+    pub reading: AtomicI64,
+    next_connection: AtomicU64,
+}
+
+/// What is the same for all threads and generations of one process.
+pub struct Process {
+    /// Counters.
+    pub statistics: Statistics,
+    /// Where files are served from without `root`.
+    pub default_root: Vec<u8>,
+    /// Relative paths out of variables hang from here; ends in a slash.
+    pub prefix: Vec<u8>,
+    /// The machine's name.
+    pub hostname: Vec<u8>,
+}
+
+/// One worker thread.
+pub struct Thread {
+    /// What all threads share.
+    pub process: Arc<Process>,
+    /// Idle connections to upstreams.
+    pub pools: Pools,
+    snapshot: RefCell<Arc<Snapshot>>,
+    connections: Cell<usize>,
+    stopping: Cell<bool>,
+    stop: Notify,
+    open_files: RefCell<HashMap<(usize, u64), Rc<FileCache>>>,
+    /// Upstreams for hosts that variables named, with the moment their addresses end.
+    dynamic: RefCell<HashMap<(BString, u16), (Arc<Upstream>, u64)>>,
+    resolvers: RefCell<HashMap<usize, Rc<Resolver>>>,
+}
+
+impl std::ops::Deref for Thread {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl Thread {
+    /// A thread that serves this configuration.
+    pub fn new(process: Arc<Process>, snapshot: Arc<Snapshot>) -> Rc<Thread> {
+        Rc::new(Thread {
+            process,
+            pools: Pools::default(),
+            snapshot: RefCell::new(snapshot),
+            connections: Cell::new(0),
+            stopping: Cell::new(false),
+            stop: Notify::new(),
+            open_files: RefCell::default(),
+            dynamic: RefCell::default(),
+            resolvers: RefCell::default(),
+        })
+    }
+
+    /// The configuration in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Puts another configuration in force; requests under way end with theirs.
+    pub fn replace_snapshot(&self, snapshot: Arc<Snapshot>) {
+        self.open_files.borrow_mut().clear();
+        self.resolvers.borrow_mut().clear();
+        self.snapshot.replace(snapshot);
+    }
+
+    /// How many client connections this thread holds.
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// Lets idle connections end, and the others after their request.
+    pub fn begin_stopping(&self) {
+        self.stopping.set(true);
+        self.stop.notify_waiters();
+    }
+
+    /// Is the server about to stop?
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Ready once the server is about to stop.
+    pub async fn stopped(&self) {
+        let notified = self.stop.notified();
+        if !self.stopping.get() {
+            notified.await;
+        }
+    }
+
+    /// Counts a client connection until the guard drops.
+    pub fn count_connection(self: &Rc<Self>) -> impl Drop + use<> {
+        self.connections.set(self.connections.get() + 1);
+        self.statistics.active.fetch_add(1, Ordering::Relaxed);
+        self.statistics.accepted.fetch_add(1, Ordering::Relaxed);
+        self.statistics.handled.fetch_add(1, Ordering::Relaxed);
+        let thread = self.clone();
+        Counted(Some(move || {
+            thread.connections.set(thread.connections.get() - 1);
+            thread.statistics.active.fetch_sub(1, Ordering::Relaxed);
+        }))
+    }
+
+    /// Counts a connection as waiting for a request until the guard drops.
+    pub fn count_idle(&self) -> impl Drop + use<> {
+        let process = self.process.clone();
+        process.statistics.waiting.fetch_add(1, Ordering::Relaxed);
+        Counted(Some(move || _ = process.statistics.waiting.fetch_sub(1, Ordering::Relaxed)))
+    }
+
+    /// Counts a request.
+    pub fn count_request(&self) {
+        self.statistics.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number for a new connection.
+    pub fn next_connection(&self) -> u64 {
+        self.statistics.next_connection.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The cache of open files for locations with these limits.
+    pub fn open_files(&self, files_max: usize, inactive_seconds: u64) -> Rc<FileCache> {
+        let mut caches = self.open_files.borrow_mut();
+        let make = || Rc::new(FileCache::new(files_max, std::time::Duration::from_secs(inactive_seconds)));
+        caches.entry((files_max, inactive_seconds)).or_insert_with(make).clone()
+    }
+
+    /// The upstream made for a host that variables named, while its addresses hold.
+    pub fn dynamic_upstream(&self, host: &BString, port: u16) -> Option<Arc<Upstream>> {
+        let dynamic = self.dynamic.borrow();
+        let (upstream, until_ms) = dynamic.get(&(host.clone(), port))?;
+        (net::clock::now_ms() < *until_ms).then(|| upstream.clone())
+    }
+
+    /// Keeps an upstream made for a host that variables named.
+    pub fn keep_dynamic_upstream(&self, host: &BString, port: u16, upstream: Arc<Upstream>, until_ms: u64) {
+        let mut dynamic = self.dynamic.borrow_mut();
+        if dynamic.len() >= DYNAMIC_UPSTREAMS_MAX {
+            let now_ms = net::clock::now_ms();
+            dynamic.retain(|_, (_, until_ms)| now_ms < *until_ms && *until_ms < u64::MAX);
+        }
+        dynamic.insert((host.clone(), port), (upstream, until_ms));
+    }
+
+    /// The resolver of a location: `resolver`'s name servers, or the system's.
+    pub fn resolver(&self, plan: &Plan) -> Rc<Resolver> {
+        let key = Arc::as_ptr(&plan.core) as usize;
+        let make = || Rc::new(Resolver::new(plan.core.resolver_settings()));
+        self.resolvers.borrow_mut().entry(key).or_insert_with(make).clone()
+    }
+
+    /// Writes a message that belongs to no request, to the main error log.
+    pub fn log(&self, snapshot: &Snapshot, level: Level, connection: Option<u64>, message: Arguments<'_>) {
+        if !wanted(&snapshot.error_log, level) {
+            return;
+        }
+        let mut line = Vec::with_capacity(128);
+        log::start_line(&mut line, level, connection);
+        // Writing into a Vec cannot fail.
+        let _ = line.write_fmt(message);
+        write(snapshot, &snapshot.error_log, level, &mut line);
+    }
+}
+
+/// Runs a function when it goes out of scope.
+struct Counted<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for Counted<F> {
+    fn drop(&mut self) {
+        if let Some(undo) = self.0.take() {
+            undo();
+        }
+    }
+}
+
+/// Would any of these logs take a message of this level?
+pub fn wanted(logs: &[ErrorLog], level: Level) -> bool {
+    logs.iter().any(|log| level <= log.level)
+}
+
+/// Writes a finished line to those of the logs that take its level.
+pub fn write(snapshot: &Snapshot, logs: &[ErrorLog], level: Level, line: &mut Vec<u8>) {
+    log::cut_line(line);
+    for log in logs.iter().filter(|log| level <= log.level) {
+        if let Some(sink) = snapshot.log(log.log) {
+            sink.append_with_severity(line, log::severity(level));
+        }
+    }
+}

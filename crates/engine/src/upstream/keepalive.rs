@@ -1,0 +1,108 @@
+//! Idle connections to upstreams, kept for the next request. One pool a thread; nothing is shared.
+
+use net::address::Address;
+use net::stream::Stream;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// How the connections of one upstream are kept (nginx's `ngx_http_upstream_keepalive_module`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// How many idle connections are kept; 0 keeps none.
+    pub connections_max: usize,
+    /// How many requests one connection serves.
+    pub requests_max: u64,
+    /// How long one stays idle, milliseconds.
+    pub timeout_ms: u64,
+    /// How long one may be used, milliseconds.
+    pub time_ms: u64,
+    /// Connections are not shared between locations.
+    pub local: bool,
+}
+
+impl Default for Keepalive {
+    /// nginx 1.29.7 and later: `keepalive 32 local`.
+    fn default() -> Self {
+        Keepalive {
+            connections_max: 32,
+            requests_max: 1000,
+            timeout_ms: 60_000,
+            time_ms: 3_600_000,
+            local: true,
+        }
+    }
+}
+
+/// Whose connections may be used: the same peer, and for `local` ones the same location.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// The upstream's name.
+    pub upstream: Vec<u8>,
+    /// The location's name where connections are not shared.
+    pub location: Option<Vec<u8>>,
+}
+
+/// A connection with its past.
+pub struct Connection {
+    /// The connection.
+    pub stream: Stream,
+    /// Requests it has served.
+    pub requests: u64,
+    /// When it was made, monotonic milliseconds.
+    pub made_ms: u64,
+}
+
+struct Idle {
+    address: Address,
+    connection: Connection,
+    since_ms: u64,
+}
+
+/// The idle connections of a thread.
+#[derive(Default)]
+pub struct Pools {
+    idle: RefCell<HashMap<Owner, Vec<Idle>>>,
+}
+
+impl Pools {
+    /// The connection to this peer that was used last, if it is still good.
+    pub fn take(&self, owner: &Owner, address: &Address, settings: &Keepalive) -> Option<Connection> {
+        let now_ms = net::clock::now_ms();
+        let mut pools = self.idle.borrow_mut();
+        let pool = pools.get_mut(owner)?;
+        pool.retain(|idle| now_ms.saturating_sub(idle.since_ms) <= settings.timeout_ms);
+        while let Some(at) = pool.iter().rposition(|idle| idle.address == *address) {
+            let idle = pool.remove(at);
+            // The peer may have closed it, or sent something nobody asked for: either makes it useless.
+            if idle.connection.stream.is_idle_and_open() {
+                return Some(idle.connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for later, if it may serve again; the one unused for longest makes room.
+    pub fn put(&self, owner: Owner, address: Address, connection: Connection, settings: &Keepalive) {
+        let now_ms = net::clock::now_ms();
+        let worn = connection.requests >= settings.requests_max
+            || now_ms.saturating_sub(connection.made_ms) >= settings.time_ms;
+        if settings.connections_max == 0 || worn || !connection.stream.is_idle_and_open() {
+            return;
+        }
+        let mut pools = self.idle.borrow_mut();
+        let pool = pools.entry(owner).or_default();
+        if pool.len() >= settings.connections_max {
+            pool.remove(0);
+        }
+        pool.push(Idle { address, connection, since_ms: now_ms });
+    }
+
+    /// Closes what has been idle for too long; called now and then.
+    pub fn expire(&self, idle_ms_max: u64) {
+        let now_ms = net::clock::now_ms();
+        self.idle.borrow_mut().retain(|_, pool| {
+            pool.retain(|idle| now_ms.saturating_sub(idle.since_ms) <= idle_ms_max);
+            !pool.is_empty()
+        });
+    }
+}

@@ -1,0 +1,135 @@
+//! The head of an upstream's answer becomes the head of ours: hidden headers, `X-Accel-*`, redirects to handle
+//! here, errors to show with `error_page`.
+
+use super::settings::IgnoreHeaders;
+use super::{Call, UpstreamBody};
+use crate::Request;
+use crate::flow::{Flow, Reply, Source, Target};
+use bstr::ByteSlice;
+use http::{ResponseHead, Status, Version};
+
+/// Headers that never go on: they are about the connection, or ours to say.
+const HOP_HEADERS: [&[u8]; 4] = [b"connection", b"keep-alive", b"transfer-encoding", b"upgrade"];
+
+/// Takes over the answer.
+pub fn settle(
+    request: &mut Request<'_>,
+    call: &Call,
+    mut head: ResponseHead,
+    mut body: UpstreamBody,
+) -> Flow {
+    let ignored = &call.settings.ignore_headers;
+    request.upstream_fields.clear();
+    request.upstream_fields.extend_from(&head.fields);
+    if let Some(target) =
+        head.fields.get(b"X-Accel-Redirect").filter(|_| !ignored.has(IgnoreHeaders::REDIRECT))
+    {
+        let target = redirect_target(target);
+        body.finish_quickly(request);
+        if request.method != http::Method::Head {
+            request.method = http::Method::Get;
+        }
+        return Flow::Redirect(target);
+    }
+    if call.settings.intercept_errors.0
+        && head.status.0 >= 300
+        && request.error_status.is_none()
+        && request.plan.error_pages.iter().any(|page| page.status == head.status.0)
+    {
+        if head.status == Status::UNAUTHORIZED
+            && let Some(value) = head.fields.get(b"WWW-Authenticate")
+        {
+            request.response.fields.push(b"WWW-Authenticate", value);
+        }
+        body.finish_quickly(request);
+        return Flow::Deny(head.status);
+    }
+    accel(request, &head, ignored.bits, &mut body);
+    copy_head(request, call, &mut head);
+    let status = head.status;
+    Flow::Reply(Reply { status, source: Source::Upstream(Box::new(body)) })
+}
+
+/// `X-Accel-Redirect`: a URI of this server, escaped, or a named location.
+fn redirect_target(text: &[u8]) -> Target {
+    if text.starts_with(b"@") {
+        return Target::Named(text.to_vec());
+    }
+    let (path, args) = text.split_once_str("?").unwrap_or((text, b""));
+    let mut uri = Vec::with_capacity(path.len());
+    http::escape::unescape(http::escape::Unescape::Uri, path, &mut uri);
+    Target::Uri { uri, args: args.to_vec() }
+}
+
+/// `X-Accel-Limit-Rate`, `-Buffering`, `-Charset`.
+fn accel(request: &mut Request<'_>, head: &ResponseHead, ignored: u32, body: &mut UpstreamBody) {
+    let wanted = |bit: u32, name: &[u8]| head.fields.get(name).filter(|_| ignored & bit == 0);
+    if let Some(rate) = wanted(IgnoreHeaders::LIMIT_RATE, b"X-Accel-Limit-Rate")
+        && let Some(rate) = schema::value::number(rate)
+    {
+        request.limit_rate = Some(rate as u64);
+    }
+    match wanted(IgnoreHeaders::BUFFERING, b"X-Accel-Buffering") {
+        Some(text) if text.eq_ignore_ascii_case(b"no") => body.buffering = false,
+        Some(text) if text.eq_ignore_ascii_case(b"yes") => body.buffering = true,
+        _ => {}
+    }
+    if let Some(charset) = wanted(IgnoreHeaders::CHARSET, b"X-Accel-Charset") {
+        request.response.charset.clear();
+        request.response.charset.extend_from_slice(charset);
+    }
+}
+
+fn copy_head(request: &mut Request<'_>, call: &Call, head: &mut ResponseHead) {
+    request.response.status_line.clear();
+    request.response.status_line.extend_from_slice(head.status_text());
+    request.response.upgraded = head.status == Status(101);
+    request.response.content_length = head.content_length;
+    let fields = std::mem::take(&mut head.fields);
+    for (name, value) in fields.iter() {
+        copy_header(request, call, name, value);
+    }
+    if call.settings.force_ranges.0 || head.version < Version::HTTP_10 {
+        request.response.ranges_allowed = call.settings.force_ranges.0;
+    }
+}
+
+fn copy_header(request: &mut Request<'_>, call: &Call, name: &[u8], value: &[u8]) {
+    let mut lower = [0u8; 64];
+    let lower = match lower.get_mut(..name.len()) {
+        Some(slot) => {
+            slot.copy_from_slice(name);
+            slot.make_ascii_lowercase();
+            &*slot
+        }
+        // No header with a meaning here is that long.
+        None => name,
+    };
+    let response = &mut request.response;
+    match lower {
+        b"content-length" => return,
+        b"upgrade" if response.upgraded => {
+            response.fields.push(name, value);
+            return;
+        }
+        _ if HOP_HEADERS.contains(&lower) || call.protocol.hides(lower) => return,
+        b"content-type" => {
+            response.content_type.clear();
+            response.content_type.extend_from_slice(value);
+            return;
+        }
+        b"server" => response.server_given = true,
+        b"date" => response.date_given = true,
+        b"last-modified" => {
+            // Kept as a time for conditional requests; sent in the same form either way when it parses.
+            if let Some(seconds) = http::date::parse_http(value) {
+                response.last_modified = Some(seconds);
+                return;
+            }
+        }
+        _ => {}
+    }
+    if !call.protocol.response_header(request, name, value) {
+        request.response.fields.push(name, value);
+    }
+}

@@ -1,0 +1,546 @@
+//! The registry of variables and those of nginx's core module.
+
+use crate::Request;
+use crate::module::{Read, Variable};
+use bstr::{BStr, BString, ByteSlice};
+use schema::Problem;
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+use template::{UnknownVariable, VariableId};
+
+/// How deep variables may depend on each other.
+pub const NESTED_MAX: u8 = 100;
+
+/// A variable that configuration computes: `map`, `geo`, `split_clients`.
+pub trait Computed: Send + Sync {
+    /// Appends the value; false when there is none.
+    fn compute(&self, request: &mut Request, out: &mut Vec<u8>) -> bool;
+    /// Is it computed anew on each use?
+    fn volatile(&self) -> bool {
+        false
+    }
+}
+
+/// How a variable is read.
+#[derive(Clone)]
+pub enum Definition {
+    /// One of a module's.
+    Builtin(&'static Variable),
+    /// One of a module's families, with the rest of the name.
+    Prefix(&'static Variable, Vec<u8>),
+    /// Set while the request runs (`set`, named groups).
+    Stored,
+    /// Computed by configuration.
+    Computed(Arc<dyn Computed>),
+}
+
+/// Variables while a configuration is read: any name gets a number at once, and has a definition in the end.
+#[derive(Default)]
+pub struct Registry {
+    numbers: HashMap<Vec<u8>, VariableId>,
+    names: Vec<BString>,
+    definitions: Vec<Option<Definition>>,
+    builtins: HashMap<&'static str, &'static Variable>,
+    prefixes: Vec<&'static Variable>,
+}
+
+/// Variables of a finished configuration.
+#[derive(Default)]
+pub struct Definitions {
+    names: Vec<BString>,
+    definitions: Vec<Definition>,
+}
+
+impl Definitions {
+    /// How a variable is read.
+    pub fn definition(&self, id: VariableId) -> &Definition {
+        self.definitions.get(id.0 as usize).unwrap_or(&Definition::Stored)
+    }
+
+    /// Its name.
+    pub fn name(&self, id: VariableId) -> &BStr {
+        self.names.get(id.0 as usize).map_or(BStr::new(b""), |name| name.as_ref())
+    }
+}
+
+impl Registry {
+    /// A registry with the variables of these modules.
+    pub fn new(variables: impl Iterator<Item = &'static Variable>) -> Registry {
+        let mut made = Registry::default();
+        for variable in variables {
+            match variable.read {
+                Read::Plain(_) => drop(made.builtins.insert(variable.name, variable)),
+                Read::Prefix(_) => made.prefixes.push(variable),
+            }
+        }
+        // `upstream_http_` must be found before a shorter prefix could be.
+        made.prefixes.sort_by_key(|variable| std::cmp::Reverse(variable.name.len()));
+        made
+    }
+
+    fn number(&mut self, name: &[u8]) -> VariableId {
+        let name = name.to_ascii_lowercase();
+        if let Some(id) = self.numbers.get(&name) {
+            return *id;
+        }
+        let id = VariableId(self.names.len() as u32);
+        self.names.push(name.clone().into());
+        self.definitions.push(None);
+        self.numbers.insert(name, id);
+        id
+    }
+
+    /// A variable that is set while the request runs.
+    ///
+    /// # Errors
+    /// The name belongs to a variable that cannot be changed.
+    pub fn set(&mut self, name: &[u8]) -> Result<VariableId, Problem> {
+        let id = self.number(name);
+        let slot = &mut self.definitions[id.0 as usize];
+        if slot.is_none() {
+            *slot = match builtin(&self.builtins, name) {
+                Some(variable) if variable.write.is_none() => {
+                    return Err(Problem::new(format!("the duplicate \"{}\" variable", name.as_bstr())));
+                }
+                Some(variable) => Some(Definition::Builtin(variable)),
+                None => Some(Definition::Stored),
+            };
+        }
+        Ok(id)
+    }
+
+    /// A variable that a regex's named group sets.
+    ///
+    /// # Errors
+    /// As [`Registry::set`].
+    pub fn capture(&mut self, name: &[u8]) -> Result<VariableId, Problem> {
+        self.set(name)
+    }
+
+    /// Gives a name its definition.
+    ///
+    /// # Errors
+    /// As [`Registry::set`].
+    pub fn define(&mut self, name: &[u8], definition: Definition) -> Result<VariableId, Problem> {
+        if builtin(&self.builtins, name).is_some_and(|variable| variable.write.is_none()) {
+            return Err(Problem::new(format!("the duplicate \"{}\" variable", name.as_bstr())));
+        }
+        let id = self.number(name);
+        self.definitions[id.0 as usize] = Some(definition);
+        Ok(id)
+    }
+
+    /// How `set` changes a variable that is not simply stored.
+    pub fn writer(&self, id: VariableId) -> Option<fn(&mut Request, &[u8])> {
+        match self.definitions.get(id.0 as usize)? {
+            Some(Definition::Builtin(variable)) => variable.write,
+            _ => None,
+        }
+    }
+
+    /// The table of a finished configuration; names that nothing defines are reported.
+    ///
+    /// # Errors
+    /// The unknown names, in order of first use.
+    pub fn finish(mut self) -> Result<Definitions, Vec<BString>> {
+        let mut unknown = Vec::new();
+        let mut definitions = Vec::with_capacity(self.names.len());
+        for (name, definition) in self.names.iter().zip(std::mem::take(&mut self.definitions)) {
+            let found =
+                definition.or_else(|| builtin(&self.builtins, name).map(Definition::Builtin)).or_else(|| {
+                    let family =
+                        self.prefixes.iter().find(|variable| name.starts_with(variable.name.as_bytes()))?;
+                    Some(Definition::Prefix(family, name[family.name.len()..].to_vec()))
+                });
+            match found {
+                Some(definition) => definitions.push(definition),
+                None => unknown.push(name.clone()),
+            }
+        }
+        if unknown.is_empty() { Ok(Definitions { names: self.names, definitions }) } else { Err(unknown) }
+    }
+}
+
+impl template::Names for Registry {
+    fn variable(&mut self, name: &[u8]) -> Result<VariableId, UnknownVariable> {
+        Ok(self.number(name))
+    }
+}
+
+fn builtin(builtins: &HashMap<&'static str, &'static Variable>, name: &[u8]) -> Option<&'static Variable> {
+    let name = name.to_ascii_lowercase();
+    std::str::from_utf8(&name).ok().and_then(|name| builtins.get(name)).copied()
+}
+
+const fn plain(
+    name: &'static str,
+    read: fn(&mut Request, &mut Vec<u8>) -> bool,
+    doc: &'static str,
+) -> Variable {
+    Variable { name, read: Read::Plain(read), write: None, doc }
+}
+
+const fn prefix(
+    name: &'static str,
+    read: fn(&mut Request, &[u8], &mut Vec<u8>) -> bool,
+    doc: &'static str,
+) -> Variable {
+    Variable { name, read: Read::Prefix(read), write: None, doc }
+}
+
+/// Appends a text and says "found".
+fn put(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    out.extend_from_slice(text);
+    true
+}
+
+/// Appends a printed value and says "found".
+fn print(out: &mut Vec<u8>, value: std::fmt::Arguments<'_>) -> bool {
+    out.write_fmt(value).is_ok()
+}
+
+/// Appends a text if there is one.
+fn some(out: &mut Vec<u8>, text: Option<&[u8]>) -> bool {
+    text.is_some_and(|text| put(out, text))
+}
+
+fn write_args(request: &mut Request, value: &[u8]) {
+    request.args.clear();
+    request.args.extend_from_slice(value);
+    request.uri_as_sent = false;
+}
+
+fn write_limit_rate(request: &mut Request, value: &[u8]) {
+    request.limit_rate = schema::value::size(value).map(|rate| rate as u64);
+}
+
+/// Values of all header fields of a name, joined as nginx joins them.
+fn joined(fields: &http::Fields, name: &[u8], separator: &[u8], out: &mut Vec<u8>) -> bool {
+    let mut found = false;
+    for value in fields.all(name) {
+        if found {
+            out.extend_from_slice(separator);
+        }
+        out.extend_from_slice(value);
+        found = true;
+    }
+    found
+}
+
+/// `http_user_agent` to the header it names: dashes stand where underscores are.
+pub fn header_name(rest: &[u8]) -> Vec<u8> {
+    rest.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect()
+}
+
+fn http_header(request: &mut Request, rest: &[u8], out: &mut Vec<u8>) -> bool {
+    let separator: &[u8] = if rest == b"cookie" { b"; " } else { b", " };
+    // A header whose name really holds underscores is found too, as nginx compares.
+    joined(&request.head.fields, &header_name(rest), separator, out)
+        || joined(&request.head.fields, rest, separator, out)
+}
+
+fn sent_http_header(request: &mut Request, rest: &[u8], out: &mut Vec<u8>) -> bool {
+    let response = &request.response;
+    match rest {
+        b"content_type" => !response.content_type.is_empty() && content_type(response, out),
+        b"content_length" => {
+            response.content_length.is_some_and(|length| print(out, format_args!("{length}")))
+        }
+        b"last_modified" => {
+            response.last_modified.is_some_and(|seconds| put(out, &net::clock::http_date_of(seconds)))
+        }
+        b"location" => !response.location.is_empty() && put(out, &response.location),
+        b"connection" => put(
+            out,
+            if response.upgraded {
+                b"upgrade"
+            } else if request.keep_alive {
+                b"keep-alive"
+            } else {
+                b"close"
+            },
+        ),
+        b"keep_alive" => {
+            let seconds = request.plan.core.keepalive_timeout.header_seconds;
+            request.keep_alive && seconds > 0 && print(out, format_args!("timeout={seconds}"))
+        }
+        b"transfer_encoding" => {
+            response.content_length.is_none() && response.sent && !response.upgraded && put(out, b"chunked")
+        }
+        _ => joined(&response.fields, &header_name(rest), b", ", out),
+    }
+}
+
+/// The value of `Content-Type` with its charset.
+pub fn content_type(response: &crate::request::Response, out: &mut Vec<u8>) -> bool {
+    out.extend_from_slice(&response.content_type);
+    if !response.charset.is_empty() {
+        out.extend_from_slice(b"; charset=");
+        out.extend_from_slice(&response.charset);
+    }
+    true
+}
+
+/// The server's name for redirects and `$host`: the request's, else the server's first.
+pub fn host(request: &Request, out: &mut Vec<u8>) -> bool {
+    match request.head.host() {
+        Some(host) if !host.is_empty() => put(out, host),
+        _ => put(out, &request.site.name),
+    }
+}
+
+fn proxy_protocol_address(request: &mut Request, out: &mut Vec<u8>) -> bool {
+    let Some(header) = &request.connection.proxy_protocol else { return false };
+    header.source.write_host(out);
+    true
+}
+
+fn binary_address(request: &mut Request, out: &mut Vec<u8>) -> bool {
+    match request.client_address().ip() {
+        Some(std::net::IpAddr::V4(ip)) => put(out, &ip.octets()),
+        Some(std::net::IpAddr::V6(ip)) => put(out, &ip.octets()),
+        None => put(out, b"unix:"),
+    }
+}
+
+fn seconds(out: &mut Vec<u8>, milliseconds: u64) -> bool {
+    print(out, format_args!("{}.{:03}", milliseconds / 1000, milliseconds % 1000))
+}
+
+fn request_id(request: &mut Request, out: &mut Vec<u8>) -> bool {
+    let id = *request.id.get_or_insert_with(net::random::request_id);
+    id.iter().all(|byte| print(out, format_args!("{byte:02x}")))
+}
+
+fn request_body(request: &mut Request, out: &mut Vec<u8>) -> bool {
+    let body = &request.body;
+    body.read && body.file.is_none() && !body.memory.is_empty() && put(out, &body.memory)
+}
+
+fn real_path(path: &[u8], out: &mut Vec<u8>) -> bool {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
+    std::fs::canonicalize(path).is_ok_and(|real| put(out, &real.into_os_string().into_vec()))
+}
+
+fn document_root(request: &mut Request, out: &mut Vec<u8>) -> bool {
+    let plan = request.plan;
+    match &*plan.core.root {
+        None => put(out, &request.thread.default_root),
+        Some(root) => {
+            let path = request.render(&root.path);
+            if !path.starts_with(b"/") {
+                out.extend_from_slice(&request.thread.prefix);
+            }
+            put(out, &path)
+        }
+    }
+}
+
+/// Variables of nginx's core module (its manual, "Embedded Variables" of ngx_http_core_module).
+pub static CORE: &[Variable] = &[
+    prefix("http_", http_header, "A header of the request."),
+    prefix("sent_http_", sent_http_header, "A header of the response."),
+    prefix(
+        "sent_trailer_",
+        |r, n, o| joined(&r.response.trailers, &header_name(n), b", ", o),
+        "A trailer of the response.",
+    ),
+    prefix("cookie_", |r, n, o| some(o, http::cookie::find(&r.head.fields, n)), "A cookie."),
+    prefix("arg_", |r, n, o| some(o, http::args::find(&r.args, n)), "An argument of the request line."),
+    plain("host", |r, o| host(r, o), "The host of the request, or the server's name."),
+    plain("uri", |r, o| put(o, &r.uri), "The path in force, decoded."),
+    plain("document_uri", |r, o| put(o, &r.uri), "The same as $uri."),
+    plain("request_uri", |r, o| put(o, r.head.target()), "The path and arguments as they came."),
+    plain("request", |r, o| put(o, r.head.request_line()), "The request line."),
+    plain("request_method", |r, o| put(o, r.method.name(&r.head)), "The method."),
+    Variable {
+        name: "args",
+        read: Read::Plain(|r, o| !r.args.is_empty() && put(o, &r.args)),
+        write: Some(write_args),
+        doc: "The arguments.",
+    },
+    plain("query_string", |r, o| !r.args.is_empty() && put(o, &r.args), "The same as $args."),
+    plain(
+        "is_args",
+        |r, o| put(o, if r.args.is_empty() { b"" } else { b"?" }),
+        "A question mark if there are arguments.",
+    ),
+    Variable {
+        name: "limit_rate",
+        read: Read::Plain(|r, o| print(o, format_args!("{}", r.limit_rate.unwrap_or(0)))),
+        write: Some(write_limit_rate),
+        doc: "The limit of the answer's rate.",
+    },
+    plain("document_root", document_root, "The root in force."),
+    plain(
+        "realpath_root",
+        |r, o| {
+            let mut path = Vec::new();
+            document_root(r, &mut path);
+            real_path(&path, o)
+        },
+        "The root in force without symbolic links.",
+    ),
+    plain(
+        "request_filename",
+        |r, o| {
+            let path = r.file_path();
+            put(o, &path)
+        },
+        "The file for the request.",
+    ),
+    plain("server_name", |r, o| put(o, &r.site.name), "The server's first name."),
+    plain(
+        "server_addr",
+        |r, o| {
+            r.connection.local_address().write_host(o);
+            true
+        },
+        "The address the request came to.",
+    ),
+    plain(
+        "server_port",
+        |r, o| print(o, format_args!("{}", r.connection.local_address().port())),
+        "The port the request came to.",
+    ),
+    plain("server_protocol", |r, o| put(o, r.head.version.name()), "The protocol of the request."),
+    plain("scheme", |r, o| put(o, r.scheme().as_bytes()), "http or https."),
+    plain("https", |r, o| r.connection.tls && put(o, b"on"), "on for HTTPS."),
+    plain(
+        "request_port",
+        |r, o| r.head.port().is_some_and(|port| print(o, format_args!("{port}"))),
+        "The port of the request's host.",
+    ),
+    plain(
+        "is_request_port",
+        |r, o| put(o, if r.head.port().is_some() { b":" } else { b"" }),
+        "A colon if the host has a port.",
+    ),
+    plain(
+        "remote_addr",
+        |r, o| {
+            r.client_address().write_host(o);
+            true
+        },
+        "The client's address.",
+    ),
+    plain(
+        "remote_port",
+        |r, o| match r.client_address().port() {
+            0 => true,
+            port => print(o, format_args!("{port}")),
+        },
+        "The client's port.",
+    ),
+    plain("binary_remote_addr", binary_address, "The client's address in binary."),
+    plain(
+        "remote_user",
+        |r, o| crate::request::remote_user(r).is_some_and(|user| put(o, &user)),
+        "The user of Basic authentication.",
+    ),
+    plain("proxy_protocol_addr", proxy_protocol_address, "The client's address from the PROXY protocol."),
+    plain(
+        "proxy_protocol_port",
+        |r, o| {
+            r.connection
+                .proxy_protocol
+                .as_ref()
+                .is_some_and(|h| print(o, format_args!("{}", h.source.port())))
+        },
+        "The client's port from the PROXY protocol.",
+    ),
+    plain(
+        "proxy_protocol_server_addr",
+        |r, o| {
+            r.connection.proxy_protocol.as_ref().is_some_and(|h| {
+                h.destination.write_host(o);
+                true
+            })
+        },
+        "The server's address from the PROXY protocol.",
+    ),
+    plain(
+        "proxy_protocol_server_port",
+        |r, o| {
+            r.connection
+                .proxy_protocol
+                .as_ref()
+                .is_some_and(|h| print(o, format_args!("{}", h.destination.port())))
+        },
+        "The server's port from the PROXY protocol.",
+    ),
+    prefix(
+        "proxy_protocol_tlv_",
+        |r, n, o| r.connection.proxy_protocol.as_ref().is_some_and(|h| some(o, h.tlv(n).as_deref())),
+        "A TLV of the PROXY protocol.",
+    ),
+    plain("content_type", |r, o| some(o, r.head.fields.get(b"Content-Type")), "The request's Content-Type."),
+    plain(
+        "content_length",
+        |r, o| match r.head.fields.get(b"Content-Length") {
+            Some(text) => put(o, text),
+            None => r.body.read && r.body.received > 0 && print(o, format_args!("{}", r.body.received)),
+        },
+        "The request's Content-Length.",
+    ),
+    plain("request_body", request_body, "The request's body, when it is in memory."),
+    plain(
+        "request_body_file",
+        |r, o| some(o, r.body.file.as_ref().map(|file| file.path().as_ref())),
+        "The file with the request's body.",
+    ),
+    plain(
+        "request_length",
+        |r, o| print(o, format_args!("{}", r.received_bytes)),
+        "The length of the request.",
+    ),
+    plain(
+        "request_time",
+        |r, o| seconds(o, net::clock::now_ms().saturating_sub(r.started_ms)),
+        "Seconds since the request's first byte.",
+    ),
+    plain("request_id", request_id, "Sixteen random bytes in hexadecimal."),
+    plain("request_completion", |r, o| r.completed && put(o, b"OK"), "OK if the request was completed."),
+    plain("status", |r, o| print(o, format_args!("{:03}", r.response.status.0)), "The answer's status."),
+    plain("bytes_sent", |r, o| print(o, format_args!("{}", r.sent_bytes)), "Bytes sent to the client."),
+    plain(
+        "body_bytes_sent",
+        |r, o| print(o, format_args!("{}", r.sent_bytes.saturating_sub(r.sent_head_bytes))),
+        "Bytes sent without the head.",
+    ),
+    plain(
+        "pipe",
+        |r, o| put(o, if r.connection.pipelined.get() { b"p" } else { b"." }),
+        "p if the request was pipelined.",
+    ),
+    plain("connection", |r, o| print(o, format_args!("{}", r.connection.number)), "The connection's number."),
+    plain(
+        "connection_requests",
+        |r, o| print(o, format_args!("{}", r.connection.requests.get())),
+        "Requests on this connection.",
+    ),
+    plain(
+        "connection_time",
+        |r, o| seconds(o, net::clock::now_ms().saturating_sub(r.connection.started_ms)),
+        "Seconds since the connection began.",
+    ),
+    plain(
+        "msec",
+        |_, o| {
+            let now = net::clock::wall();
+            print(o, format_args!("{}.{:03}", now.seconds, now.millis))
+        },
+        "Seconds since 1970.",
+    ),
+    plain("time_iso8601", |_, o| put(o, &net::clock::time_iso8601()), "The time in ISO 8601."),
+    plain("time_local", |_, o| put(o, &net::clock::time_local()), "The time in the common log format."),
+    plain("hostname", |r, o| put(o, &r.thread.hostname), "The machine's name."),
+    plain(
+        "nginx_version",
+        |_, o| put(o, crate::COMPATIBLE_VERSION.as_bytes()),
+        "The version of nginx that this is compatible with.",
+    ),
+    plain("pid", |_, o| print(o, format_args!("{}", std::process::id())), "The worker's process id."),
+];

@@ -1,0 +1,280 @@
+//! `proxy_pass` and its family: what a request to an HTTP upstream looks like, and what its answer's headers become.
+
+mod pass;
+mod rewrites;
+
+use bstr::{BString, ByteSlice};
+use conf::Node;
+use engine::Request;
+use engine::module::{Build, Declare, Installer, Module, Read, Variable, cells, finish_nothing};
+use engine::upstream::settings::{Settings, family};
+use pass::{Pass, ProxyStep, Target};
+use rewrites::{CookieFlags, Rewrite};
+use schema::value::argument;
+use schema::{Directive, Idle, Inherit, Places, Problem, field, words};
+use std::sync::Arc;
+use template::Template;
+
+/// What a location says about passing requests on.
+#[derive(Default, Clone)]
+pub struct Conf {
+    /// `proxy_pass`: belongs to its block; only `if` and `limit_except` take it from around.
+    pass: Option<PassLine>,
+    method: Inherit<Option<Template>>,
+    set_header: Inherit<Vec<(BString, Template)>>,
+    set_body: Inherit<Option<Template>>,
+    http_version: Inherit<HttpVersion>,
+    redirect: Inherit<Vec<RedirectLine>>,
+    cookie_domain: Inherit<Vec<Option<Rewrite>>>,
+    cookie_path: Inherit<Vec<Option<Rewrite>>>,
+    cookie_flags: Inherit<Vec<CookieFlags>>,
+}
+
+/// `proxy_pass`, read.
+#[derive(Clone)]
+struct PassLine {
+    text: BString,
+    template: Template,
+}
+
+/// One line of `proxy_redirect`.
+#[derive(Clone)]
+pub enum RedirectLine {
+    /// `off`.
+    Off,
+    /// `default`.
+    Default,
+    /// Two arguments.
+    Rewrite(Rewrite),
+}
+
+words!(HttpVersion { "1.0" => Http10, "1.1" => Http11 });
+/// `proxy_http_version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// 1.0.
+    Http10,
+    /// 1.1.
+    Http11,
+}
+
+fn proxy_pass(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    if conf.pass.is_some() {
+        return Err(Problem::directive(&node.name, "is duplicate"));
+    }
+    let word = argument(node, 0)?;
+    let template = build.template(word.text.as_ref()).map_err(|problem| problem.on(word))?;
+    if template.is_constant().is_some() {
+        pass::split_scheme(&word.text).map_err(|problem| problem.on(word))?;
+    }
+    conf.pass = Some(PassLine { text: word.text.clone(), template });
+    Ok(())
+}
+
+fn set_header(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    let (name, value) = (argument(node, 0)?, argument(node, 1)?);
+    let template = build.template(value.text.as_ref()).map_err(|problem| problem.on(value))?;
+    conf.set_header.fill(node.name.span, Vec::new).push((name.text.clone(), template));
+    Ok(())
+}
+
+fn redirect(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    let lines = conf.redirect.fill(node.name.span, Vec::new);
+    if lines.iter().any(|line| matches!(line, RedirectLine::Off)) {
+        return Err(Problem::directive(&node.name, "is duplicate"));
+    }
+    let word = argument(node, 0)?;
+    let line = match (&word.text[..], node.args.get(1)) {
+        (b"off", None) if lines.is_empty() => RedirectLine::Off,
+        (b"off", None) => return Err(Problem::directive(&node.name, "is duplicate")),
+        (b"default", None) => {
+            let Some(pass) = &conf.pass else {
+                let text = "\"proxy_redirect default\" should be placed after the \"proxy_pass\" directive";
+                return Err(Problem::new(text));
+            };
+            if pass.template.is_constant().is_none() {
+                let text =
+                    "\"proxy_redirect default\" cannot be used with \"proxy_pass\" directive with variables";
+                return Err(Problem::new(text));
+            }
+            RedirectLine::Default
+        }
+        (_, None) => return Err(Problem::new(format!("invalid parameter \"{}\"", word.text)).on(word)),
+        (_, Some(to)) => RedirectLine::Rewrite(Rewrite::parse(word, to, build)?),
+    };
+    lines.push(line);
+    Ok(())
+}
+
+fn cookie_domain(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    let line = rewrites::cookie_line(node, build)?;
+    conf.cookie_domain.fill(node.name.span, Vec::new).push(line);
+    Ok(())
+}
+
+fn cookie_path(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    let line = rewrites::cookie_line(node, build)?;
+    conf.cookie_path.fill(node.name.span, Vec::new).push(line);
+    Ok(())
+}
+
+fn cookie_flags(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    let line = CookieFlags::parse(node, build)?;
+    conf.cookie_flags.fill(node.name.span, Vec::new).push(line);
+    Ok(())
+}
+
+macro_rules! own {
+    ($read:ident, $cell:ident) => {
+        &Declare::<Conf> {
+            read: $read,
+            nested: None,
+            inherit: Some(|outer, inner| inner.$cell.inherit_from(&outer.$cell)),
+            settle: Some(|cells| cells.$cell.settle()),
+        }
+    };
+}
+
+fn install(installer: &mut Installer) -> Result<(), Problem> {
+    let conf: &Conf = installer.conf();
+    let Some((pass, location)) = pass_in_force(installer, conf) else { return Ok(()) };
+    let settings: Arc<Settings> = installer.family_shared(0);
+    settings.check("proxy_")?;
+    if installer.plan.name.ends_with(b"/") {
+        installer.plan.auto_redirect = true;
+    }
+    let nameless = installer.plan.nameless;
+    let target = match pass.template.is_constant() {
+        None => Target::Variable(pass.template.clone()),
+        Some(text) => Target::constant(text.as_bstr(), nameless, installer.build)?,
+    };
+    let made = Pass::new(conf, settings, target, pass.text.as_ref(), location);
+    installer.handler(ProxyStep(Arc::new(made)));
+    Ok(())
+}
+
+/// The `proxy_pass` that holds in a block, and the location whose prefix its URI replaces. An `if` and a
+/// `limit_except` without one of their own go on with that of the location around them.
+fn pass_in_force<'c>(installer: &Installer<'c>, conf: &'c Conf) -> Option<(&'c PassLine, BString)> {
+    let location = installer.plan.name.clone();
+    if let Some(pass) = &conf.pass {
+        let location = if installer.plan.nameless { BString::default() } else { location };
+        return Some((pass, location));
+    }
+    if !matches!(installer.place, Places::LOCATION_IF | Places::LIMIT_EXCEPT) {
+        return None;
+    }
+    let outer: &Conf = installer.outer?.module(installer.index)?;
+    outer.pass.as_ref().map(|pass| (pass, location))
+}
+
+fn proxy_host(request: &mut Request, out: &mut Vec<u8>) -> bool {
+    let host = &request.note::<pass::Named>().host;
+    out.extend_from_slice(host);
+    !host.is_empty()
+}
+
+fn proxy_port(request: &mut Request, out: &mut Vec<u8>) -> bool {
+    let port = &request.note::<pass::Named>().port;
+    out.extend_from_slice(port);
+    !port.is_empty()
+}
+
+fn forwarded_for(request: &mut Request, out: &mut Vec<u8>) -> bool {
+    for value in request.head.fields.all(b"X-Forwarded-For") {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
+    }
+    request.client_address().write_host(out);
+    true
+}
+
+const fn plain(
+    name: &'static str,
+    read: fn(&mut Request, &mut Vec<u8>) -> bool,
+    doc: &'static str,
+) -> Variable {
+    Variable { name, read: Read::Plain(read), write: None, doc }
+}
+
+/// See the file's own words.
+pub static MODULE: Module = Module {
+    name: "proxy",
+    directives: &[
+        Directive {
+            name: "proxy_pass",
+            default: "",
+            set: &Declare::new(proxy_pass),
+            doc: "The server, or group of servers, that requests are passed to.",
+        },
+        Directive {
+            name: "proxy_method",
+            default: "",
+            set: field!(Conf.method),
+            doc: "The method towards the upstream.",
+        },
+        Directive {
+            name: "proxy_set_header",
+            default: "",
+            set: own!(set_header, set_header),
+            doc: "A header of the request towards the upstream.",
+        },
+        Directive {
+            name: "proxy_set_body",
+            default: "",
+            set: field!(Conf.set_body),
+            doc: "A body in place of the client's.",
+        },
+        Directive {
+            name: "proxy_http_version",
+            default: "1.1",
+            set: field!(Conf.http_version),
+            doc: "The version of HTTP towards the upstream.",
+        },
+        Directive {
+            name: "proxy_redirect",
+            default: "",
+            set: own!(redirect, redirect),
+            doc: "What becomes of the Location and Refresh headers.",
+        },
+        Directive {
+            name: "proxy_cookie_domain",
+            default: "",
+            set: own!(cookie_domain, cookie_domain),
+            doc: "What becomes of the domain of cookies.",
+        },
+        Directive {
+            name: "proxy_cookie_path",
+            default: "",
+            set: own!(cookie_path, cookie_path),
+            doc: "What becomes of the path of cookies.",
+        },
+        Directive {
+            name: "proxy_cookie_flags",
+            default: "",
+            set: own!(cookie_flags, cookie_flags),
+            doc: "Flags added to cookies or taken away.",
+        },
+        Directive {
+            name: "proxy_headers_hash_max_size",
+            default: "",
+            set: &Idle,
+            doc: "Tables size themselves.",
+        },
+        Directive {
+            name: "proxy_headers_hash_bucket_size",
+            default: "",
+            set: &Idle,
+            doc: "Tables size themselves.",
+        },
+    ],
+    families: &[family("proxy_")],
+    variables: &[
+        plain("proxy_host", proxy_host, "Host and port of proxy_pass."),
+        plain("proxy_port", proxy_port, "The port of proxy_pass."),
+        plain("proxy_add_x_forwarded_for", forwarded_for, "X-Forwarded-For with the client's address added."),
+    ],
+    cells: cells::<Conf>,
+    install,
+    finish: finish_nothing,
+};

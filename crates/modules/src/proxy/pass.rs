@@ -1,0 +1,491 @@
+//! The step that passes requests on, and the request it writes.
+
+use super::rewrites::{Rewrite, cookie};
+use super::{Conf, HttpVersion, RedirectLine};
+use bstr::{BStr, BString, ByteSlice};
+use engine::Request;
+use engine::flow::{Flow, Step};
+use engine::module::Build;
+use engine::upstream::keepalive::Keepalive;
+use engine::upstream::url::{self, UpstreamUrl};
+use engine::upstream::{BodyFraming, Call, Destination, Protocol, Settings, Upstream};
+use http::Status;
+use http::escape::{Escape, escape_uri};
+use schema::Problem;
+use std::io::Write;
+use std::sync::Arc;
+use template::Template;
+
+/// Headers that are about the client's connection, or written anew.
+const DEFAULT_HEADERS: [&str; 9] = [
+    "host",
+    "connection",
+    "proxy-connection",
+    "content-length",
+    "transfer-encoding",
+    "te",
+    "keep-alive",
+    "expect",
+    "upgrade",
+];
+
+/// Headers of the response that are not passed on unless `proxy_pass_header` names them.
+const HIDDEN_HEADERS: [&str; 8] = [
+    "date",
+    "server",
+    "x-pad",
+    "x-accel-expires",
+    "x-accel-redirect",
+    "x-accel-limit-rate",
+    "x-accel-buffering",
+    "x-accel-charset",
+];
+
+/// Where a `proxy_pass` leads.
+pub enum Target {
+    /// Known when the configuration is read.
+    Constant {
+        /// The group.
+        upstream: Arc<Upstream>,
+        /// Its name and URI.
+        place: Place,
+    },
+    /// Known when the request comes.
+    Variable(Template),
+}
+
+/// Host, port and URI of a target.
+#[derive(Clone, Default)]
+pub struct Place {
+    /// `http://host:port`.
+    url: Vec<u8>,
+    /// What `Host` says and `$proxy_host` is.
+    host: Vec<u8>,
+    /// `$proxy_port`.
+    port: Vec<u8>,
+    /// What replaces the location's prefix; empty: the URI goes on as it came.
+    uri: Vec<u8>,
+}
+
+/// The host of the call under way, for `$proxy_host` and `$proxy_port`.
+#[derive(Default)]
+pub struct Named {
+    /// `$proxy_host`.
+    pub host: Vec<u8>,
+    /// `$proxy_port`.
+    pub port: Vec<u8>,
+}
+
+/// `http://` and the rest.
+///
+/// # Errors
+/// As nginx; `https://` is refused until TLS is built.
+pub fn split_scheme(text: &[u8]) -> Result<&[u8], Problem> {
+    if text.len() >= 7 && text[..7].eq_ignore_ascii_case(b"http://") {
+        return Ok(&text[7..]);
+    }
+    if text.len() >= 8 && text[..8].eq_ignore_ascii_case(b"https://") {
+        return Err(
+            Problem::new("https protocol requires SSL support").help("TLS to upstreams is not supported yet")
+        );
+    }
+    Err(Problem::new("invalid URL prefix").help("an upstream's address starts with http://"))
+}
+
+impl Target {
+    /// The target of a constant `proxy_pass`; a host that no `upstream` block has becomes a group of its own.
+    ///
+    /// # Errors
+    /// As nginx.
+    pub fn constant(text: &BStr, nameless: bool, build: &mut Build) -> Result<Target, Problem> {
+        let rest = split_scheme(text)?;
+        let parsed = url::parse(rest)
+            .map_err(|why| Problem::new(format!("{why} in upstream \"{}\"", rest.as_bstr())))?;
+        if nameless && !parsed.uri.is_empty() {
+            return Err(Problem::new(
+                "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, or inside \"if\" statement, or inside \"limit_except\" block",
+            ));
+        }
+        let place = Place::of(&parsed);
+        let known = build.upstream(&parsed.host).filter(|upstream| !upstream.implicit);
+        let upstream = match known {
+            Some(upstream) => {
+                if let Some(port) = parsed.port {
+                    return Err(Problem::new(format!(
+                        "upstream \"{}\" may not have port {port}",
+                        parsed.host
+                    )));
+                }
+                upstream
+            }
+            None => implicit(&parsed, build),
+        };
+        Ok(Target::Constant { upstream, place })
+    }
+}
+
+/// The group of one server that stands for an address without an `upstream` block.
+fn implicit(parsed: &UpstreamUrl, build: &mut Build) -> Arc<Upstream> {
+    let port = parsed.port.unwrap_or(80);
+    let name: BString = if parsed.host.starts_with(b"unix:") {
+        parsed.host.clone()
+    } else {
+        format!("{}:{port}", parsed.host).into()
+    };
+    if let Some(known) = build.upstream(&name) {
+        return known;
+    }
+    let server = crate::upstream::server_at(parsed, 80, balance::Peer::new(name.clone()), false);
+    let made = Upstream::new(name, vec![server], Default::default(), Keepalive::default(), None, true);
+    let made = Arc::new(made);
+    build.upstreams.push(made.clone());
+    made
+}
+
+impl Place {
+    fn of(parsed: &UpstreamUrl) -> Place {
+        let unix = parsed.host.starts_with(b"unix:");
+        let mut url = b"http://".to_vec();
+        url.extend_from_slice(&parsed.authority);
+        let host = if unix { b"localhost".to_vec() } else { parsed.authority.to_vec() };
+        let port = if unix { Vec::new() } else { parsed.port.unwrap_or(80).to_string().into_bytes() };
+        Place { url, host, port, uri: uri_of(&parsed.uri) }
+    }
+}
+
+/// A URI part starts with a slash, also when only arguments were given.
+fn uri_of(uri: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(uri.len() + 1);
+    if uri.starts_with(b"?") {
+        whole.push(b'/');
+    }
+    whole.extend_from_slice(uri);
+    whole
+}
+
+/// A location's way of passing requests on.
+pub struct Pass {
+    target: Target,
+    settings: Arc<Settings>,
+    /// The prefix that the target's URI replaces.
+    location: BString,
+    method: Option<Template>,
+    version: HttpVersion,
+    /// `proxy_set_header Host`.
+    host: Option<Template>,
+    /// Other headers to set, in order.
+    headers: Vec<(BString, Template)>,
+    /// Client's headers that are not passed on, in lower case.
+    dropped: Vec<Vec<u8>>,
+    /// Does the configuration leave upgrades alone, so that they just work?
+    upgrades: bool,
+    /// Does the configuration set `Content-Length`, `Transfer-Encoding`?
+    own_length: bool,
+    own_encoding: bool,
+    body: Option<Template>,
+    hidden: Vec<Vec<u8>>,
+    redirects: Vec<Rewrite>,
+    cookie_domains: Vec<Option<Rewrite>>,
+    cookie_paths: Vec<Option<Rewrite>>,
+    cookie_flags: Vec<super::CookieFlags>,
+}
+
+/// The step; shares what it knows with the calls it makes.
+pub struct ProxyStep(pub Arc<Pass>);
+
+impl Pass {
+    /// Prepares what can be prepared.
+    pub fn new(conf: &Conf, settings: Arc<Settings>, target: Target, text: &BStr, location: BString) -> Pass {
+        let lower = |name: &BString| name.to_ascii_lowercase();
+        let set: Vec<Vec<u8>> = conf.set_header.iter().map(|(name, _)| lower(name)).collect();
+        let sets = |name: &str| set.iter().any(|known| known == name.as_bytes());
+        let mut dropped: Vec<Vec<u8>> = set.clone();
+        dropped.extend(DEFAULT_HEADERS.iter().map(|name| name.as_bytes().to_vec()));
+        let host = conf.set_header.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"host"));
+        let headers = conf.set_header.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(b"host")).cloned();
+        let hidden = hidden(&settings);
+        let redirects = redirects(&conf.redirect, &target, text, location.as_ref());
+        Pass {
+            method: (*conf.method).clone(),
+            version: *conf.http_version,
+            host: host.map(|(_, template)| template.clone()),
+            headers: headers.collect(),
+            upgrades: !sets("upgrade") && !sets("connection") && *conf.http_version == HttpVersion::Http11,
+            own_length: sets("content-length"),
+            own_encoding: sets("transfer-encoding"),
+            dropped,
+            body: (*conf.set_body).clone(),
+            hidden,
+            redirects,
+            cookie_domains: conf.cookie_domain.to_vec(),
+            cookie_paths: conf.cookie_path.to_vec(),
+            cookie_flags: conf.cookie_flags.to_vec(),
+            target,
+            settings,
+            location,
+        }
+    }
+
+    /// Where this request goes; with variables, the host is only known now.
+    fn place(&self, request: &mut Request) -> Result<(Destination, Place, bool), Status> {
+        let template = match &self.target {
+            Target::Constant { upstream, place } => {
+                return Ok((Destination::Group(upstream.clone()), place.clone(), false));
+            }
+            Target::Variable(template) => template,
+        };
+        let text = request.render(template);
+        let parsed = split_scheme(&text).ok().and_then(|rest| url::parse(rest).ok());
+        let Some(parsed) = parsed else {
+            let text = text.as_bstr();
+            request.log_error(conf::Level::Error, format_args!("invalid URL prefix in \"{text}\""));
+            return Err(Status::INTERNAL_SERVER_ERROR);
+        };
+        let place = Place::of(&parsed);
+        let group = request
+            .snapshot
+            .upstreams
+            .iter()
+            .find(|upstream| upstream.name == parsed.host && !upstream.implicit);
+        let destination = match group {
+            Some(upstream) if parsed.port.is_none() => Destination::Group(upstream.clone()),
+            _ => Destination::Host { host: parsed.host, port: parsed.port.unwrap_or(80) },
+        };
+        Ok((destination, place, true))
+    }
+
+    /// The request target for the upstream (`ngx_http_proxy_create_request`).
+    fn uri(&self, request: &Request, place_uri: &[u8], variable: bool, out: &mut Vec<u8>) {
+        if variable && !place_uri.is_empty() {
+            out.extend_from_slice(place_uri);
+            return;
+        }
+        if place_uri.is_empty() && request.uri_as_sent {
+            out.extend_from_slice(request.head.target());
+            return;
+        }
+        let skip = if place_uri.is_empty() { 0 } else { self.location.len().min(request.uri.len()) };
+        out.extend_from_slice(place_uri);
+        let rest = &request.uri[skip..];
+        if request.internal || request.head.parts.quoted || !request.uri_as_sent {
+            escape_uri(Escape::Uri, rest, out);
+        } else {
+            out.extend_from_slice(rest);
+        }
+        if !request.args.is_empty() {
+            out.push(b'?');
+            out.extend_from_slice(&request.args);
+        }
+    }
+}
+
+/// What is hidden from clients: nginx's list and `proxy_hide_header`, but for `proxy_pass_header`.
+fn hidden(settings: &Settings) -> Vec<Vec<u8>> {
+    let own = HIDDEN_HEADERS.iter().map(|name| name.as_bytes().to_vec());
+    let more = settings.hide_header.iter().map(|name| name.to_ascii_lowercase());
+    let passed: Vec<Vec<u8>> = settings.pass_header.iter().map(|name| name.to_ascii_lowercase()).collect();
+    own.chain(more).filter(|name| !passed.contains(name)).collect()
+}
+
+fn redirects(lines: &[RedirectLine], target: &Target, text: &BStr, location: &BStr) -> Vec<Rewrite> {
+    let default = || match target {
+        Target::Variable(_) => None,
+        Target::Constant { place, .. } if place.uri.is_empty() => {
+            let mut from = text.to_vec();
+            from.push(b'/');
+            Some(Rewrite::prefix(&from, b"/"))
+        }
+        Target::Constant { .. } => Some(Rewrite::prefix(text, location)),
+    };
+    if lines.is_empty() {
+        return default().into_iter().collect();
+    }
+    let made = lines.iter().filter_map(|line| match line {
+        RedirectLine::Off => None,
+        RedirectLine::Default => default(),
+        RedirectLine::Rewrite(rewrite) => Some(rewrite.clone()),
+    });
+    made.collect()
+}
+
+impl Step for ProxyStep {
+    fn run(&self, request: &mut Request) -> Flow {
+        let (destination, place, variable) = match self.0.place(request) {
+            Ok(found) => found,
+            Err(status) => return Flow::Deny(status),
+        };
+        let named = request.note::<Named>();
+        named.host.clone_from(&place.host);
+        named.port.clone_from(&place.port);
+        let mut target = Vec::with_capacity(64);
+        self.0.uri(request, &place.uri, variable, &mut target);
+        if target.is_empty() {
+            request.log_error(conf::Level::Error, format_args!("zero length URI to proxy"));
+            return Flow::Deny(Status::INTERNAL_SERVER_ERROR);
+        }
+        if target.starts_with(b"?") {
+            target.insert(0, b'/');
+        }
+        Flow::Forward(Box::new(Call {
+            destination,
+            settings: self.0.settings.clone(),
+            protocol: self.0.clone(),
+            url: place.url,
+            target,
+        }))
+    }
+}
+
+impl Protocol for Pass {
+    fn request(&self, request: &mut Request, call: &Call, out: &mut Vec<u8>) -> Result<BodyFraming, Status> {
+        self.method_line(request, call, out);
+        self.host_line(request, out);
+        let framing = self.framing(request);
+        for (name, template) in &self.headers {
+            let before = out.len();
+            out.extend_from_slice(name);
+            out.extend_from_slice(b": ");
+            let value = out.len();
+            request.render_into(template, out);
+            if out.len() == value {
+                out.truncate(before);
+                continue;
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+        self.length_lines(request, framing, out);
+        self.upgrade_lines(request, out);
+        if self.settings.pass_request_headers.0 {
+            for (name, value) in request.head.fields.iter() {
+                if self.dropped.iter().any(|dropped| dropped.eq_ignore_ascii_case(name)) {
+                    continue;
+                }
+                line(out, name, value);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+        Ok(framing)
+    }
+
+    fn body(&self, request: &mut Request) -> Option<Vec<u8>> {
+        self.body.as_ref().map(|body| request.render(body))
+    }
+
+    fn response_header(&self, request: &mut Request, name: &[u8], value: &[u8]) -> bool {
+        if name.eq_ignore_ascii_case(b"location") {
+            let replaced = self.redirects.iter().find_map(|rewrite| rewrite.apply_to_prefix(request, value));
+            request.response.location = replaced.unwrap_or_else(|| value.to_vec());
+            return true;
+        }
+        if name.eq_ignore_ascii_case(b"refresh") {
+            let at = value.find(b"url=").or_else(|| value.find(b"URL=")).map(|at| at + 4);
+            let replaced = at.and_then(|at| {
+                let tail = self
+                    .redirects
+                    .iter()
+                    .find_map(|rewrite| rewrite.apply_to_prefix(request, &value[at..]))?;
+                Some([&value[..at], &tail].concat())
+            });
+            request.response.fields.push(name, replaced.as_deref().unwrap_or(value));
+            return true;
+        }
+        let rewrites =
+            !self.cookie_domains.is_empty() || !self.cookie_paths.is_empty() || !self.cookie_flags.is_empty();
+        if rewrites && name.eq_ignore_ascii_case(b"set-cookie") {
+            let made = cookie(request, value, &self.cookie_domains, &self.cookie_paths, &self.cookie_flags);
+            request.response.fields.push(name, &made);
+            return true;
+        }
+        false
+    }
+
+    fn hides(&self, name: &[u8]) -> bool {
+        self.hidden.iter().any(|hidden| hidden == name)
+    }
+}
+
+impl Pass {
+    fn method_line(&self, request: &mut Request, call: &Call, out: &mut Vec<u8>) {
+        match &self.method {
+            Some(method) => request.render_into(method, out),
+            None => out.extend_from_slice(request.method.name(&request.head)),
+        }
+        out.push(b' ');
+        out.extend_from_slice(&call.target);
+        out.extend_from_slice(match self.version {
+            HttpVersion::Http10 => b" HTTP/1.0\r\n",
+            HttpVersion::Http11 => b" HTTP/1.1\r\n",
+        });
+    }
+
+    fn host_line(&self, request: &mut Request, out: &mut Vec<u8>) {
+        let mut value = Vec::new();
+        if let Some(template) = &self.host {
+            request.render_into(template, &mut value);
+        }
+        // HTTP/1.1 needs a Host: an empty one set for it falls back to the upstream's name.
+        if value.is_empty() && (self.host.is_none() || self.version == HttpVersion::Http11) {
+            value.clone_from(&request.note::<Named>().host);
+        }
+        if !value.is_empty() {
+            line(out, b"Host", &value);
+        }
+    }
+
+    fn framing(&self, request: &Request) -> BodyFraming {
+        if !self.settings.pass_request_body.0 && self.body.is_none() {
+            return BodyFraming::None;
+        }
+        if self.body.is_some() {
+            return BodyFraming::Length;
+        }
+        match (request.body.read, request.body.length) {
+            (true, Some(0)) => BodyFraming::None,
+            (true, _) => {
+                if request.body.received > 0 {
+                    BodyFraming::Length
+                } else {
+                    BodyFraming::None
+                }
+            }
+            (false, Some(0)) => BodyFraming::None,
+            (false, Some(_)) => BodyFraming::Length,
+            (false, None) => BodyFraming::Chunked,
+        }
+    }
+
+    fn length_lines(&self, request: &mut Request, framing: BodyFraming, out: &mut Vec<u8>) {
+        let length = match (framing, &self.body) {
+            (_, Some(body)) => Some(request.render(body).len() as u64),
+            (BodyFraming::Chunked, None) => None,
+            (_, None) if request.body.read && request.body.length.is_none() => Some(request.body.received),
+            (_, None) => request.head.fields.get(b"Content-Length").and(request.body.length),
+        };
+        if let Some(length) = length.filter(|_| !self.own_length) {
+            // Writing into a Vec cannot fail.
+            let _ = write!(out, "Content-Length: {length}\r\n");
+        }
+        if framing == BodyFraming::Chunked && !self.own_encoding {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+    }
+
+    /// A client's wish to upgrade goes on when the configuration says nothing about it.
+    fn upgrade_lines(&self, request: &Request, out: &mut Vec<u8>) {
+        let Some(protocol) = request.head.fields.get(b"Upgrade").filter(|_| self.upgrades) else { return };
+        let connection = request.head.fields.get(b"Connection").unwrap_or_default();
+        let asks =
+            connection.split(|byte| *byte == b',').any(|word| word.trim().eq_ignore_ascii_case(b"upgrade"));
+        if asks {
+            line(out, b"Upgrade", protocol);
+            out.extend_from_slice(b"Connection: upgrade\r\n");
+        }
+    }
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,46 @@
+//! What a setter says when it refuses a directive. The binder turns it into a diagnostic at the right place.
+
+use conf::Span;
+
+/// Why a directive cannot be accepted, in nginx's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The whole first line without ` in FILE:LINE`.
+    pub message: String,
+    /// The word to point at; none points at the directive's name.
+    pub span: Option<Span>,
+    /// Advice for people, one sentence each.
+    pub help: Vec<String>,
+    /// Report this line instead of the directive's end (nginx reports some errors where a block closes).
+    pub at: Option<Span>,
+}
+
+impl Problem {
+    /// A problem with the message as it stands.
+    pub fn new(message: impl Into<String>) -> Problem {
+        Problem { message: message.into(), span: None, help: Vec::new(), at: None }
+    }
+
+    /// nginx's form `"NAME" directive WHAT`, e.g. `"root" directive is duplicate`.
+    pub fn directive(name: &conf::Word, what: &str) -> Problem {
+        Problem::new(format!("\"{}\" directive {}", name.text, what))
+    }
+
+    /// Points at a word.
+    pub fn on(mut self, word: &conf::Word) -> Problem {
+        self.span = Some(word.span);
+        self
+    }
+
+    /// Adds a sentence of advice.
+    pub fn help(mut self, sentence: impl Into<String>) -> Problem {
+        self.help.push(sentence.into());
+        self
+    }
+
+    /// Reports the line of this span.
+    pub fn at(mut self, span: Span) -> Problem {
+        self.at = Some(span);
+        self
+    }
+}
