@@ -330,7 +330,7 @@ impl Inner {
         // nginx asks the next server after five seconds, until the time limit is over.
         options.timeout = Duration::from_secs(5).min(self.settings.timeout);
         options.attempts = 2;
-        // In turn, so that no server gets everything.
+        // The quicker server first; a dead one is soon the last.
         options.server_ordering_strategy = ServerOrderingStrategy::QueryStatistics;
         options
     }

@@ -384,7 +384,8 @@ impl Stream {
             return;
         }
         let end = Deadline::after(time);
-        let mut waste = [0; 4096];
+        // Not part of the future, which every connection would carry about for this rare moment.
+        let mut waste = vec![0; 4096];
         loop {
             let deadline = Deadline::after(timeout).min(end);
             match self.read(&mut waste, deadline).await {
