@@ -139,15 +139,15 @@ pub fn parse_response_head(input: &[u8], options: &ResponseOptions, out: &mut Re
     }
 }
 
+enum Fault {
+    Headless,
+    Refused(Cow<'static, BStr>),
+}
+
 impl From<Vec<u8>> for Fault {
     fn from(message: Vec<u8>) -> Fault {
         Fault::Refused(Cow::Owned(BString::from(message)))
     }
-}
-
-enum Fault {
-    Headless,
-    Refused(Cow<'static, BStr>),
 }
 
 impl From<&'static str> for Fault {
