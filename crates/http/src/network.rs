@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn networks_as_nginx_reads_them() {
-        let cases: &[(&str, Option<(&str, u8, bool)>)] = &[
+        type Case = (&'static str, Option<(&'static str, u8, bool)>);
+        let cases: &[Case] = &[
             ("10.0.0.0/8", Some(("10.0.0.0", 8, false))),
             ("10.1.2.3/8", Some(("10.0.0.0", 8, true))),
             ("127.0.0.1", Some(("127.0.0.1", 32, false))),
