@@ -82,7 +82,7 @@ const BANS: &[Ban] = &[
     },
     Ban {
         rule: "unwrap",
-        words: &[".unwrap()", ".expect(", "unreachable!(", "panic!("],
+        words: &[".unwrap()", ".expect(\"", ".expect(&", "unreachable!(", "panic!("],
         place: Where::In(HOSTILE),
         proof_lifts: true,
         instead: "a peer must not panic us: use `?`, `let ... else` or a default; where it is impossible, write the proof above it",
