@@ -1,6 +1,8 @@
 //! Free ports on the loopback addresses, below the range the system hands out by itself.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 const FIRST: u16 = 10_000;
@@ -12,11 +14,11 @@ const COUNT: u16 = 22_000;
 /// When no port is free, which no test can go on from.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static BEGIN: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
     for _ in 0..COUNT {
         // Processes that run at the same time begin at different places.
-        let begin = (std::process::id() % 1_000) * 21;
-        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = FIRST + u16::try_from((begin + step) % u32::from(COUNT)).unwrap_or(0);
+        let step = u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST + u16::try_from(BEGIN.wrapping_add(step) % u64::from(COUNT)).unwrap_or(0);
         if TcpListener::bind(("0.0.0.0", port)).is_ok() {
             return port;
         }

@@ -154,7 +154,15 @@ impl<'d> Runner<'d> {
     }
 
     fn run(mut self, outcome: &mut Outcome) {
-        let ready = self.prepare().and_then(|()| self.write_files());
+        let mut ready = self.prepare();
+        for _ in 1..STARTS_MAX {
+            if !ready.as_ref().is_err_and(|(_, error)| error.contains("Address already in use")) {
+                break;
+            }
+            self.origins.clear();
+            ready = self.prepare();
+        }
+        let ready = ready.and_then(|()| self.write_files());
         if let Err(failure) = ready {
             outcome.failures.push(failure);
             return;
@@ -194,9 +202,11 @@ impl<'d> Runner<'d> {
         self.places.set("VERSION", self.binary.version.clone());
         self.places.set("SERVER", format!("{}/{}", self.binary.name, self.binary.version));
         self.places.set("DEAD", format!("127.0.0.1:{}", free_port()));
-        for number in 1..=PORTS {
-            let name = if number == 1 { "PORT".to_owned() } else { format!("PORT{number}") };
-            self.places.set(name, free_port().to_string());
+        self.places.set("PORT", free_port().to_string());
+        for name in (2..=PORTS).map(|number| format!("PORT{number}")) {
+            if self.scenario.config.text.contains(&name) {
+                self.places.set(name, free_port().to_string());
+            }
         }
         let all = self.shared.iter().chain(&self.scenario.steps);
         let origins: Vec<&Block> =
@@ -485,7 +495,9 @@ impl<'d> Runner<'d> {
             }
             let log = lines(&std::fs::read(self.directory.join("error.log")).unwrap_or_default());
             for bad in log.iter().filter(|l| l.starts_with(b"[alert]") || l.starts_with(b"[emerg]")) {
-                if !self.expects(bad) {
+                // nginx tries again by itself when a port was taken for a moment.
+                let taken = bad.contains_str("Address already in use");
+                if !taken && !self.expects(bad) {
                     self.failures.push((line, format!("error.log holds an unexpected line: {}", show(bad))));
                 }
             }
