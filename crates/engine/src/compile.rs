@@ -28,6 +28,10 @@ pub struct Surroundings {
     pub hostname: BString,
     /// May it listen on port 80? Decides the port of a server without `listen`.
     pub default_port: u16,
+    /// The error log where the configuration names none.
+    pub error_log: crate::log::Target,
+    /// The access log where the configuration names none, absolute.
+    pub access_log: BString,
 }
 
 /// What came of a configuration.
@@ -88,6 +92,7 @@ pub fn compile(
         logs: Logs::default(),
         files,
         idle: Vec::new(),
+        access_log: surroundings.access_log.clone(),
         matchers: HashMap::new(),
         shared: HashMap::new(),
     };
@@ -101,7 +106,11 @@ pub fn compile(
         diagnostics.push(Diagnostic::emerg("events", "no \"events\" section in configuration"));
     }
     let error_log = cells.module::<Core>(LOCATION_INDEX).map(|core| core.error_log.clone());
-    let error_log = error_log.map(|logs| logs.to_vec()).unwrap_or_default();
+    let mut error_log = error_log.map(|logs| logs.to_vec()).unwrap_or_default();
+    if error_log.is_empty() {
+        let log = build.logs.add(surroundings.error_log.clone(), None);
+        error_log.push(crate::log::ErrorLog { log, level: conf::Level::Error });
+    }
     let mut snapshot = None;
     if !has_errors(&diagnostics) {
         let mut compiler =
@@ -130,6 +139,8 @@ pub fn compile(
                 logs: Vec::new(),
                 error_log: error_log.clone(),
                 generation: next_generation(),
+                resolver: http_resolver(&cells),
+                names_claimed: Default::default(),
             };
             snapshot = Some(Box::new(made));
         }
@@ -143,6 +154,11 @@ pub fn compile(
         sources: parsed.tree.sources,
         idle: build.idle,
     }
+}
+
+fn http_resolver(root: &Cells) -> net::resolver::ResolverSettings {
+    let http = root.inside(Places::HTTP).next().and_then(|http| http.module::<Core>(LOCATION_INDEX));
+    http.map_or_else(net::resolver::ResolverSettings::system, Core::resolver_settings)
 }
 
 fn next_generation() -> u64 {
@@ -211,7 +227,7 @@ impl Compiler<'_> {
         let plan = self.plan(cells, Some(http), PlanKind::default(), &mut named);
         let names = &core.server_name;
         let name = names.first().map(|name| name.text.clone()).unwrap_or_default();
-        let mut lines = core.listen.value().cloned().unwrap_or_default();
+        let mut lines = core.listen.clone();
         if lines.is_empty() {
             lines.push(crate::core::listen::ListenLine::default_line(
                 cells.open,

@@ -79,7 +79,7 @@ pub async fn serve(thread: Rc<Thread>, mut stream: Stream, listen: Address) {
     let mut facts = Facts::new(thread.next_connection(), stream.peer_address().clone(), local, listen);
     let mut h1 = H1::new(stream);
     let snapshot = thread.snapshot();
-    let Some(listener) = snapshot.listen(&facts.listen) else { return };
+    let Some(listener) = snapshot.listen_for(&facts.local, &facts.listen) else { return };
     if listener.proxy_protocol {
         let core = &snapshot.site(listener.default_site).core;
         let deadline = Deadline::after(Duration::from_millis(core.client_header_timeout.0));
@@ -191,7 +191,7 @@ async fn request(
     first: bool,
 ) -> Option<After> {
     // A listener that the new configuration lacks: its connections end after the request under way.
-    let listener = snapshot.listen(&facts.listen)?;
+    let listener = snapshot.listen_for(&facts.local, &facts.listen)?;
     let Driver::H1(h1) = driver else { return None };
     let default_site = snapshot.site(listener.default_site);
     facts.pipelined.set(!first && !h1.pending().is_empty());

@@ -65,10 +65,7 @@ impl Logs {
             let sink = match &spec.target {
                 Target::Stderr => Sink::Stderr,
                 Target::File(path) => Sink::File(files.open(path).map_err(|error| (path.clone(), error))?),
-                Target::Syslog(parameters) => {
-                    let address = syslog_address(&parameters.server);
-                    Sink::Syslog(Syslog::new(address, (**parameters).clone()))
-                }
+                Target::Syslog(parameters) => Sink::Syslog(syslog(parameters)),
             };
             Ok(Log::new(sink, spec.buffering))
         };
@@ -151,7 +148,9 @@ pub fn level_name(level: Level) -> &'static str {
 impl Request<'_> {
     /// Writes a message about this request, with nginx's tail of client, server, request, upstream, host.
     pub fn log_error(&self, level: Level, message: std::fmt::Arguments<'_>) {
-        let logs = &self.plan.core.error_log;
+        // Without an `error_log` around it, a location writes to the main one.
+        let own = &self.plan.core.error_log;
+        let logs = if own.is_empty() { &self.snapshot.error_log } else { &**own };
         if !thread::wanted(logs, level) {
             return;
         }
@@ -223,6 +222,11 @@ pub fn severity(level: Level) -> Severity {
         Level::Info => Severity::Info,
         Level::Debug => Severity::Debug,
     }
+}
+
+/// A syslog server, ready to be sent to.
+pub fn syslog(parameters: &Parameters) -> Syslog {
+    Syslog::new(syslog_address(&parameters.server), parameters.clone())
 }
 
 /// The address of a syslog server: `unix:/path`, or a host with a port, 514 unless given.

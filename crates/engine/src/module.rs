@@ -151,6 +151,8 @@ pub struct Build {
     pub prefix: BString,
     /// Relative includes, certificates and password files hang from here.
     pub conf_prefix: BString,
+    /// The access log where the configuration names none, absolute.
+    pub access_log: BString,
     /// What was found wrong or noteworthy.
     pub diagnostics: Vec<Diagnostic>,
     /// Log files by path, opened once the configuration is known to be good.

@@ -10,6 +10,7 @@ use bstr::BString;
 use net::address::Address;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use template::HostTable;
 
 /// Which plan of a snapshot.
@@ -36,8 +37,12 @@ pub struct Snapshot {
     pub logs: Vec<net::log::Log>,
     /// `error_log` of the file's top level.
     pub error_log: Vec<crate::log::ErrorLog>,
+    /// How names of upstreams are looked up: `resolver` of the `http` block, or the system's.
+    pub resolver: net::resolver::ResolverSettings,
     /// A number that grows with every snapshot of the process; tells generations apart.
     pub generation: u64,
+    /// Does a thread look after the names of upstreams already?
+    pub names_claimed: AtomicBool,
 }
 
 /// One `server {}`.
@@ -113,9 +118,29 @@ impl Snapshot {
         &self.sites[id.0 as usize]
     }
 
+    /// Takes over what was known of the upstreams that an earlier configuration had too.
+    pub fn carry_from(&self, earlier: &Snapshot) {
+        for upstream in &self.upstreams {
+            let known = earlier.upstreams.iter().find(|known| known.name == upstream.name);
+            if let Some(known) = known {
+                upstream.carry_from(known);
+            }
+        }
+    }
+
+    /// True for the one thread that is to keep the names of upstreams fresh.
+    pub fn claim_names(&self) -> bool {
+        !self.names_claimed.swap(true, Ordering::Relaxed)
+    }
+
     /// An open log by number.
     pub fn log(&self, id: crate::log::LogId) -> Option<&net::log::Log> {
         self.logs.get(id.0 as usize)
+    }
+
+    /// The listener for a connection: the one of its own address where a wildcard's socket took it for several.
+    pub fn listen_for(&self, local: &Address, socket: &Address) -> Option<&Listen> {
+        self.listen(local).or_else(|| self.listen(socket))
     }
 
     /// The listener with this address.

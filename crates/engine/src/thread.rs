@@ -50,6 +50,18 @@ pub struct Process {
     pub hostname: Vec<u8>,
 }
 
+impl Process {
+    /// A process whose relative paths hang from `prefix`, on a machine of that name.
+    pub fn new(prefix: &[u8], hostname: &[u8]) -> Process {
+        Process {
+            statistics: Statistics::default(),
+            default_root: [prefix, b"html"].concat(),
+            prefix: prefix.to_vec(),
+            hostname: hostname.to_vec(),
+        }
+    }
+}
+
 /// One worker thread.
 pub struct Thread {
     /// What all threads share.
@@ -60,6 +72,8 @@ pub struct Thread {
     connections: Cell<usize>,
     stopping: Cell<bool>,
     stop: Notify,
+    /// A connection has ended.
+    changed: Notify,
     open_files: RefCell<HashMap<(usize, u64), Rc<FileCache>>>,
     /// Upstreams for hosts that variables named, with the moment their addresses end.
     dynamic: RefCell<HashMap<(BString, u16), (Arc<Upstream>, u64)>>,
@@ -84,6 +98,7 @@ impl Thread {
             connections: Cell::new(0),
             stopping: Cell::new(false),
             stop: Notify::new(),
+            changed: Notify::new(),
             open_files: RefCell::default(),
             dynamic: RefCell::default(),
             resolvers: RefCell::default(),
@@ -95,11 +110,23 @@ impl Thread {
         self.snapshot.borrow().clone()
     }
 
-    /// Puts another configuration in force; requests under way end with theirs.
-    pub fn replace_snapshot(&self, snapshot: Arc<Snapshot>) {
+    /// Puts a configuration in force; requests under way end with theirs.
+    pub fn put_in_force(self: &Rc<Self>, snapshot: Arc<Snapshot>) {
         self.open_files.borrow_mut().clear();
         self.resolvers.borrow_mut().clear();
-        self.snapshot.replace(snapshot);
+        self.snapshot.replace(snapshot.clone());
+        // One thread of the process keeps the names of upstreams fresh for all.
+        if snapshot.claim_names() {
+            crate::upstream::resolve_in_background(self, &snapshot);
+        }
+    }
+
+    /// Ready once the server is about to stop and the last connection has ended.
+    pub async fn drained(&self) {
+        self.stopped().await;
+        while self.connections.get() > 0 {
+            self.changed.notified().await;
+        }
     }
 
     /// How many client connections this thread holds.
@@ -135,6 +162,7 @@ impl Thread {
         let thread = self.clone();
         Counted(Some(move || {
             thread.connections.set(thread.connections.get() - 1);
+            thread.changed.notify_one();
             thread.statistics.active.fetch_sub(1, Ordering::Relaxed);
         }))
     }

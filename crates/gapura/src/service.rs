@@ -1,20 +1,20 @@
 //! The threads of a worker: each has an event loop, accepts from every listening socket, and serves.
 
+use crate::identity::Layout;
 use crate::site::Loaded;
+use engine::Snapshot;
+use engine::race::{First, race};
+use engine::thread::Process;
 use net::accept::Acceptor;
 use net::errno::{Errno, ErrnoMessage};
 use net::listen::Listener;
 use net::log::file::LogFile;
 use net::thread::{Mailbox, Sender, mailbox, spawn_local};
 use rustix::event::{EventfdFlags, eventfd};
-use std::cell::RefCell;
-use std::future::{Future, poll_fn};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Generation {
     /// The configuration.
     pub loaded: Loaded,
+    /// What it compiled to.
+    pub snapshot: Arc<Snapshot>,
     /// Its sockets; one for every address that needs one.
     pub listeners: Vec<Listener>,
     /// Its log files, kept open.
@@ -39,6 +41,8 @@ pub struct Service {
     threads: Vec<Thread>,
     /// Readable once a thread has ended.
     ended: Arc<OwnedFd>,
+    /// What is in force.
+    snapshot: Arc<Snapshot>,
 }
 
 struct Thread {
@@ -69,17 +73,19 @@ pub enum Progress {
 
 impl Service {
     /// Starts the threads. On an error, in words, nothing runs.
-    pub fn start(generation: Arc<Generation>) -> Result<Service, String> {
+    pub fn start(generation: Arc<Generation>, layout: &Layout) -> Result<Service, String> {
         let ended = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let ended = Arc::new(ended.map_err(|errno| format!("eventfd() failed ({})", ErrnoMessage(errno)))?);
-        let mut service = Service { threads: Vec::new(), ended };
+        let process = Arc::new(Process::new(&layout.prefix, rustix::system::uname().nodename().to_bytes()));
+        let mut service = Service { threads: Vec::new(), ended, snapshot: generation.snapshot.clone() };
         for number in 0..generation.loaded.essentials.threads {
             let (commands, orders) = mailbox(COMMANDS_MAX);
             let has_ended = Arc::new(AtomicBool::new(false));
+            let (process, first) = (process.clone(), generation.snapshot.clone());
             let ended = Ended { has_ended: has_ended.clone(), event: service.ended.clone() };
             let handle = net::thread::spawn(&format!("worker-{number}"), move || async move {
                 let _ended = ended;
-                thread(orders).await;
+                thread(process, first, orders).await;
             });
             let handle = handle.map_err(|error| format!("could not start a thread: {error}"))?;
             service.threads.push(Thread { commands, handle, has_ended });
@@ -89,7 +95,11 @@ impl Service {
     }
 
     /// Makes all threads serve another generation, and waits until they do. On an error, in words, some may.
-    pub fn serve(&self, generation: Arc<Generation>) -> Result<(), String> {
+    pub fn serve(&mut self, generation: Arc<Generation>) -> Result<(), String> {
+        // Peers of upstreams that stay keep what is known of them.
+        if !Arc::ptr_eq(&self.snapshot, &generation.snapshot) {
+            generation.snapshot.carry_from(&self.snapshot);
+        }
         let (answer, answers) = mpsc::channel();
         self.tell_all(|| Command::Serve(generation.clone(), answer.clone()));
         drop(answer);
@@ -100,6 +110,7 @@ impl Service {
                 Err(_) => return Err("a thread does not answer".to_owned()),
             }
         }
+        self.snapshot = generation.snapshot.clone();
         Ok(())
     }
 
@@ -162,43 +173,18 @@ impl Drop for Ended {
     }
 }
 
-/// What the tasks of one thread share.
-struct Shared {
-    generation: RefCell<Option<Arc<Generation>>>,
-    connections: std::cell::Cell<usize>,
-    /// A connection has ended.
-    changed: tokio::sync::Notify,
-    /// Idle connections are to end.
-    quit: tokio::sync::Notify,
-    is_quitting: std::cell::Cell<bool>,
-}
-
 /// One thread: follows commands until it is told to end.
-async fn thread(mut orders: Mailbox<Command>) {
-    let shared = Rc::new(Shared {
-        generation: RefCell::default(),
-        connections: Default::default(),
-        changed: tokio::sync::Notify::new(),
-        quit: tokio::sync::Notify::new(),
-        is_quitting: Default::default(),
-    });
+async fn thread(process: Arc<Process>, first: Arc<Snapshot>, mut orders: Mailbox<Command>) {
+    let serving = engine::thread::Thread::new(process, first);
     let mut acceptors: Vec<(Arc<OwnedFd>, tokio::task::JoinHandle<()>)> = Vec::new();
     loop {
-        let quitting = shared.is_quitting.get();
-        let drained = async {
-            match quitting {
-                true => shared.changed.notified().await,
-                false => std::future::pending().await,
-            }
-        };
-        let command = match first(orders.recv(), drained).await {
-            First::One(command) => command,
-            First::Other(()) if shared.connections.get() == 0 => return,
-            First::Other(()) => continue,
+        let command = match race(orders.recv(), serving.drained()).await {
+            First::Left(command) => command,
+            First::Right(()) => return,
         };
         match command {
             Some(Command::Serve(generation, answer)) => {
-                let result = follow(&shared, &mut acceptors, generation);
+                let result = follow(&serving, &mut acceptors, &generation);
                 // Where nobody waits any more nobody needs the answer.
                 let _ = answer.send(result);
             }
@@ -206,9 +192,7 @@ async fn thread(mut orders: Mailbox<Command>) {
                 for (_, task) in acceptors.drain(..) {
                     task.abort();
                 }
-                shared.is_quitting.set(true);
-                shared.quit.notify_waiters();
-                shared.changed.notify_one();
+                serving.begin_stopping();
             }
             Some(Command::Stop) | None => return,
         }
@@ -216,9 +200,9 @@ async fn thread(mut orders: Mailbox<Command>) {
 }
 
 fn follow(
-    shared: &Rc<Shared>,
+    serving: &Rc<engine::thread::Thread>,
     acceptors: &mut Vec<(Arc<OwnedFd>, tokio::task::JoinHandle<()>)>,
-    generation: Arc<Generation>,
+    generation: &Generation,
 ) -> Result<(), Errno> {
     let wanted =
         |socket: &Arc<OwnedFd>| generation.listeners.iter().any(|one| Arc::ptr_eq(&one.socket, socket));
@@ -234,94 +218,28 @@ fn follow(
         }
         wanted(socket)
     });
-    shared.generation.replace(Some(generation));
+    serving.put_in_force(generation.snapshot.clone());
     for (socket, acceptor) in added {
-        acceptors.push((socket, spawn_local(accept(shared.clone(), acceptor))));
+        acceptors.push((socket, spawn_local(accept(serving.clone(), acceptor))));
     }
     Ok(())
 }
 
-async fn accept(shared: Rc<Shared>, mut acceptor: Acceptor) {
+async fn accept(serving: Rc<engine::thread::Thread>, mut acceptor: Acceptor) {
     loop {
-        // Failures belong to the engine's error log.
-        let Ok(accepted) = acceptor.accept().await else { continue };
-        let address = acceptor.address().clone();
-        let Ok(stream) = accepted.into_stream() else { continue };
-        let shared = shared.clone();
-        shared.connections.set(shared.connections.get() + 1);
-        spawn_local(async move {
-            placeholder::serve(&shared, stream, address).await;
-            shared.connections.set(shared.connections.get() - 1);
-            shared.changed.notify_one();
-        });
-    }
-}
-
-/// Which of two futures was ready.
-enum First<A, B> {
-    One(A),
-    Other(B),
-}
-
-/// Waits for either; the first one is asked first.
-async fn first<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> First<A, B> {
-    let (mut one, mut other) = (pin!(one), pin!(other));
-    poll_fn(|cx| {
-        if let Poll::Ready(value) = one.as_mut().poll(cx) {
-            return Poll::Ready(First::One(value));
-        }
-        other.as_mut().poll(cx).map(First::Other)
-    })
-    .await
-}
-
-/// Stands in for the engine: one fixed answer to every head.
-mod placeholder {
-    use super::{First, Shared, first};
-    use net::address::Address;
-    use net::stream::Stream;
-    use net::timer::Deadline;
-    use std::io::IoSlice;
-    use std::time::Duration;
-
-    pub(super) async fn serve(shared: &Shared, mut stream: Stream, address: Address) {
-        let mut head = Vec::new();
-        loop {
-            while !head.windows(4).any(|four| four == b"\r\n\r\n") {
-                let idle = head.is_empty();
-                let mut buffer = [0; 4096];
-                let quit = async {
-                    match idle {
-                        true => shared.quit.notified().await,
-                        false => std::future::pending().await,
-                    }
-                };
-                let read = stream.read(&mut buffer, Deadline::after(Duration::from_secs(60)));
-                let First::One(count) = first(read, quit).await else { return };
-                match count {
-                    Ok(count) if count > 0 => head.extend_from_slice(&buffer[..count]),
-                    _ => return,
-                }
+        let stream = match acceptor.accept().await {
+            Ok(accepted) => accepted.into_stream(),
+            Err(errno) => Err(errno),
+        };
+        match stream {
+            Ok(stream) => {
+                let address = acceptor.address().clone();
+                spawn_local(engine::connection::serve(serving.clone(), stream, address));
             }
-            head.clear();
-            let Some(generation) = shared.generation.borrow().clone() else { return };
-            let answers = &generation.loaded.plan.answers;
-            let found = answers.iter().find(|(known, _, _)| *known == address);
-            let (status, body) = found.map_or((503, &b""[..]), |(_, status, body)| (*status, body));
-            let keep = if shared.is_quitting.get() { "close" } else { "keep-alive" };
-            let length = body.len();
-            let mut answer = format!(
-                "HTTP/1.1 {status} Placeholder\r\nContent-Length: {length}\r\nConnection: {keep}\r\n\r\n"
-            )
-            .into_bytes();
-            answer.extend_from_slice(body);
-            if stream
-                .write_all(&mut [IoSlice::new(&answer)], Deadline::after(Duration::from_secs(5)))
-                .await
-                .is_err()
-                || keep == "close"
-            {
-                return;
+            Err(errno) => {
+                let snapshot = serving.snapshot();
+                let message = format_args!("accept4() failed ({})", ErrnoMessage(errno));
+                serving.log(&snapshot, conf::Level::Alert, None, message);
             }
         }
     }

@@ -35,10 +35,13 @@ pub fn run(
     pid: Vec<u8>,
     ready: impl FnOnce(&mut Journal),
 ) -> ExitCode {
-    let Opened { loaded, listeners, log_files } = opened;
-    let generation = Arc::new(Generation { loaded, listeners, log_files });
-    let service = match Service::start(generation.clone()) {
-        Ok(service) => service,
+    let Opened { mut loaded, listeners, log_files } = opened;
+    let started = loaded.activate(&logs).and_then(|snapshot| {
+        let generation = Arc::new(Generation { loaded, snapshot, listeners, log_files });
+        Ok((Service::start(generation.clone(), &start.layout)?, generation))
+    });
+    let (service, generation) = match started {
+        Ok(started) => started,
         Err(why) => {
             journal.write(Severity::Emerg, why);
             // The error was said; the file names a process that ends now.
@@ -115,7 +118,8 @@ impl Single {
     /// `None`: refused, and why was said.
     fn reload(&mut self) -> Option<()> {
         let files = Arc::new(RecordedFiles::of_system());
-        let loaded = site::load(&self.start.layout, self.start.command_line.as_deref(), files, Role::Master);
+        let mut loaded =
+            site::load(&self.start.layout, self.start.command_line.as_deref(), files, Role::Master);
         for (severity, line, _) in site::rendered(&loaded, false) {
             self.journal.write_rendered(severity, &line);
         }
@@ -127,7 +131,8 @@ impl Single {
         let wanted = wanted_sockets(&loaded.essentials);
         let open = &self.generation.listeners;
         let listeners = net::listen::open(&wanted, open, &mut self.journal.reporter()).ok()?;
-        let new = Arc::new(Generation { loaded, listeners, log_files });
+        let snapshot = loaded.activate(&self.logs).map_err(emerg).ok()?;
+        let new = Arc::new(Generation { loaded, snapshot, listeners, log_files });
         let served = self.service.serve(new.clone());
         let (kept, dropped) =
             if served.is_ok() { (&new, &self.generation) } else { (&self.generation, &new) };

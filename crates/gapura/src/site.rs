@@ -1,16 +1,22 @@
 //! From configuration files to what the processes need to know of them: the seam between the program and the engine.
 
-mod by_hand;
-
 use crate::files::{RecordedFiles, file_error};
 use crate::identity::{ConfSource, Layout};
 use bstr::{BStr, BString, ByteSlice};
 use conf::{Diagnostic, Node, SourceMap};
+use engine::Snapshot;
+use engine::compile::{Compiled, Surroundings};
+use engine::core::main::WorkerProcesses;
+use engine::log;
 use net::listen::ListenOptions;
-use net::log::syslog::Severity;
+use net::log::file::LogFiles;
+use net::log::syslog::{Parameters, Severity};
 use net::process::user::{User, group_by_name, user_by_name};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// More threads than any machine has processors for.
+const THREADS_MAX: usize = 1024;
 
 /// What the master and the worker's main thread go by.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,8 +65,8 @@ pub enum LogTarget {
     File(Vec<u8>),
     /// `stderr`.
     Stderr,
-    /// `syslog:`; what stands behind the colon.
-    Syslog(Vec<u8>),
+    /// `syslog:`.
+    Syslog(Box<Parameters>),
 }
 
 /// A configuration that was read.
@@ -73,11 +79,19 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// The files it was read from.
     pub files: Arc<RecordedFiles>,
-    /// What a worker serves by.
-    pub plan: by_hand::Plan,
+    /// What a worker serves by; taken when it begins to.
+    compiled: Option<Compiled>,
 }
 
 impl Loaded {
+    /// Opens what the engine writes to, and gives what it serves by.
+    ///
+    /// # Errors
+    /// In nginx's words; a configuration can be put in force once.
+    pub fn activate(&mut self, logs: &LogFiles) -> Result<Arc<Snapshot>, String> {
+        self.compiled.take().ok_or("the configuration is in force already")?.activate(logs)
+    }
+
     /// True where it can be served.
     pub fn is_good(&self) -> bool {
         !self.diagnostics.iter().any(|diagnostic| diagnostic.level.is_error())
@@ -103,14 +117,87 @@ pub fn load(layout: &Layout, command_line: Option<&[u8]>, files: Arc<RecordedFil
             conf::parse(layout.conf_name().as_bstr(), command_line.map(BStr::new), &built_in)
         }
     };
-    let mut diagnostics = parsed.diagnostics;
     let user = parsed.tree.root.nodes.iter().rfind(|node| node.name.text == "user").cloned();
-    let (mut essentials, plan) = by_hand::read(&parsed.tree, layout, &mut diagnostics);
+    let mut compiled =
+        engine::compile::compile(parsed, modules::MODULES, &surroundings(layout), files.clone());
+    let mut diagnostics = std::mem::take(&mut compiled.diagnostics);
+    let mut essentials = essentials(&compiled, layout);
     if role == Role::Master {
         essentials.user = worker_user(user.as_ref(), &mut diagnostics);
     }
-    let diagnostics = conf::in_reading_order(diagnostics, &parsed.tree.sources);
-    Loaded { essentials, sources: parsed.tree.sources, diagnostics, files, plan }
+    let sources = std::mem::take(&mut compiled.sources);
+    let diagnostics = conf::in_reading_order(diagnostics, &sources);
+    Loaded { essentials, sources, diagnostics, files, compiled: Some(compiled) }
+}
+
+/// Where the engine finds what paths are relative to.
+fn surroundings(layout: &Layout) -> Surroundings {
+    let hostname = rustix::system::uname().nodename().to_bytes().as_bstr().to_owned();
+    Surroundings {
+        prefix: layout.prefix.clone().into(),
+        conf_prefix: layout.conf_prefix.clone().into(),
+        hostname,
+        default_port: if is_root() { 80 } else { 8000 },
+        error_log: match &layout.error_log[..] {
+            b"" => log::Target::Stderr,
+            path => log::Target::File(path.into()),
+        },
+        access_log: layout.access_log.clone().into(),
+    }
+}
+
+/// What the processes need of a compiled configuration.
+fn essentials(compiled: &Compiled, layout: &Layout) -> Essentials {
+    let main = &compiled.main;
+    let specs = &compiled.logs.specs;
+    let target = |target: &log::Target| match target {
+        log::Target::File(path) => LogTarget::File(path.to_vec()),
+        log::Target::Stderr => LogTarget::Stderr,
+        log::Target::Syslog(parameters) => LogTarget::Syslog(parameters.clone()),
+    };
+    let error_logs = compiled.error_log.iter().filter_map(|log| {
+        let spec = specs.get(log.log.0 as usize)?;
+        Some(ErrorLog { target: target(&spec.target), least: log::severity(log.level) })
+    });
+    let mut log_files: Vec<Vec<u8>> = Vec::new();
+    for spec in specs {
+        if let log::Target::File(path) = &spec.target
+            && !log_files.iter().any(|known| known == &**path)
+        {
+            log_files.push(path.to_vec());
+        }
+    }
+    let pid = main.pid.value().filter(|pid| !pid.is_empty());
+    let limit = |limit: Option<Option<u64>>| limit.flatten();
+    Essentials {
+        daemon: main.daemon.value().is_none_or(|flag| flag.0),
+        master_process: main.master_process.value().is_none_or(|flag| flag.0),
+        pid: pid.map_or_else(|| layout.pid.clone(), |pid| layout.full_name(pid)),
+        user: None,
+        threads: match main.worker_processes.value() {
+            Some(WorkerProcesses::Auto) => std::thread::available_parallelism().map_or(1, usize::from),
+            Some(WorkerProcesses::Count(count)) => (*count).clamp(1, THREADS_MAX),
+            None => 1,
+        },
+        open_files_max: limit(main.worker_rlimit_nofile.value().map(|n| n.map(|n| n.0 as u64))),
+        core_bytes_max: limit(main.worker_rlimit_core.value().map(|n| n.map(|n| n.0))),
+        shutdown_timeout: main
+            .worker_shutdown_timeout
+            .value()
+            .copied()
+            .flatten()
+            .map(|t| Duration::from_millis(t.0)),
+        working_directory: main.working_directory.value().cloned().flatten().map(Vec::from),
+        environment: main.env.value().into_iter().flatten().map(|text| text.to_vec()).collect(),
+        error_logs: error_logs.collect(),
+        listens: compiled
+            .snapshot
+            .iter()
+            .flat_map(|snapshot| &snapshot.listens)
+            .map(|listen| listen.options.clone())
+            .collect(),
+        log_files,
+    }
 }
 
 /// May this process become somebody else, and listen where it wants?

@@ -7,17 +7,15 @@ use crate::journal::{Journal, JournalSink};
 use crate::service::{Generation, Progress, Service};
 use crate::site::{self, LogTarget, Role};
 use crate::wire::{Assignment, Order, Verdict};
-use net::address::Address;
 use net::errno::ErrnoMessage;
 use net::listen::Listener;
 use net::log::file::LogFiles;
-use net::log::syslog::{Parameters, Severity, Syslog};
+use net::log::syslog::Severity;
 use net::log::{Log, Sink};
 use net::process::channel::{Channel, wait_readable};
 use net::process::signals::{Received, Signal, Signals};
 use net::process::title::Title;
 use rustix::process::{Resource, Rlimit};
-use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -125,7 +123,8 @@ fn begin(
         journal.write_errno(Severity::Alert, &message, errno);
         return Err(format!("[alert] {message} ({})\n", ErrnoMessage(errno)));
     }
-    let service = Service::start(generation.clone()).map_err(|why| format!("[emerg] {why}\n"))?;
+    let service =
+        Service::start(generation.clone(), &assignment.layout).map_err(|why| format!("[emerg] {why}\n"))?;
     Ok((service, generation, journal))
 }
 
@@ -254,7 +253,7 @@ fn generation_of(
     open: &[Listener],
 ) -> Result<Arc<Generation>, String> {
     let files = Arc::new(RecordedFiles::of_record(assignment.record.clone()));
-    let loaded = site::load(&assignment.layout, assignment.command_line.as_deref(), files, Role::Worker);
+    let mut loaded = site::load(&assignment.layout, assignment.command_line.as_deref(), files, Role::Worker);
     if !loaded.is_good() {
         let lines = site::rendered(&loaded, false).into_iter().map(|(_, line, _)| format!("{line}\n"));
         return Err(lines.collect());
@@ -276,7 +275,8 @@ fn generation_of(
     let log_files =
         assignment.logs.iter().zip(descriptors).map(|(path, descriptor)| logs.adopt(path, descriptor));
     let log_files = log_files.collect();
-    Ok(Arc::new(Generation { loaded, listeners, log_files }))
+    let snapshot = loaded.activate(logs).map_err(|why| format!("[emerg] {why}\n"))?;
+    Ok(Arc::new(Generation { loaded, snapshot, listeners, log_files }))
 }
 
 /// Two descriptors of one open socket?
@@ -296,28 +296,12 @@ pub fn open_sinks(error_logs: &[site::ErrorLog], logs: &LogFiles) -> Vec<Journal
         let (sink, is_stderr) = match &log.target {
             LogTarget::Stderr => (Sink::Stderr, true),
             LogTarget::File(path) => (Sink::File(logs.open(path).ok()?), false),
-            LogTarget::Syslog(text) => (Sink::Syslog(syslog(text)?), false),
+            LogTarget::Syslog(parameters) => (Sink::Syslog(engine::log::syslog(parameters)), false),
         };
         Some(JournalSink { log: Log::new(sink, None), least: log.least, is_stderr })
     };
     error_logs.iter().filter_map(open).collect()
 }
-
-fn syslog(text: &[u8]) -> Option<Syslog> {
-    let parameters = Parameters::parse(text).ok()?;
-    let address = match parameters.server.strip_prefix(b"unix:") {
-        Some(path) => Address::unix(path),
-        None => {
-            let server = std::str::from_utf8(&parameters.server).ok()?;
-            let found = server.to_socket_addrs().or_else(|_| (server, SYSLOG_PORT).to_socket_addrs());
-            Address::Inet(found.ok()?.next()?)
-        }
-    };
-    Some(Syslog::new(address, parameters))
-}
-
-/// RFC 3164, section 2.
-const SYSLOG_PORT: u16 = 514;
 
 /// How long the master waits for a verdict on a configuration.
 pub const VERDICT_PATIENCE: Duration = Duration::from_secs(60);

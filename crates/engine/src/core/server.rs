@@ -13,9 +13,9 @@ use schema::{
 #[derive(Default, Clone)]
 pub struct ServerCore {
     /// Addresses to listen on.
-    pub listen: Inherit<Vec<ListenLine>>,
+    pub listen: Vec<ListenLine>,
     /// Names.
-    pub server_name: Inherit<Vec<ServerName>>,
+    pub server_name: Vec<ServerName>,
     /// How long a head may take.
     pub client_header_timeout: Inherit<Milliseconds>,
     /// How large a head may be: one line fits one buffer.
@@ -63,7 +63,7 @@ pub struct ServerName {
 fn server_names(cells: &mut ServerCore, node: &Node, build: &mut Build) -> Result<(), Problem> {
     for word in &node.args {
         let name = server_name(word, node, build)?;
-        cells.server_name.fill(node.name.span, Vec::new).push(name);
+        cells.server_name.push(name);
     }
     Ok(())
 }
@@ -97,7 +97,7 @@ fn server_name(word: &Word, node: &Node, build: &mut Build) -> Result<ServerName
 
 fn listen(cells: &mut ServerCore, node: &Node, build: &mut Build) -> Result<(), Problem> {
     let line = ListenLine::parse(node, build)?;
-    cells.listen.fill(node.name.span, Vec::new).push(line);
+    cells.listen.push(line);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use crate::thread::Thread;
 use conf::Level;
 use http::Status;
 use net::address::Address;
+use net::resolver::Resolver;
 use net::timer::{Deadline, Timer};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -58,13 +59,14 @@ pub(super) async fn upstream_of(request: &mut Request<'_>, call: &Call) -> Resul
 }
 
 /// Looks up the names of a snapshot's upstreams until another snapshot takes its place.
-pub async fn resolve_in_background(
-    thread: Weak<Thread>,
-    snapshot: Arc<Snapshot>,
-    resolver: Rc<net::resolver::Resolver>,
-) {
+pub fn resolve_in_background(thread: &Rc<Thread>, snapshot: &Arc<Snapshot>) {
+    if !snapshot.upstreams.iter().any(|upstream| upstream.has_names()) {
+        return;
+    }
+    let resolver = Rc::new(Resolver::new(snapshot.resolver.clone()));
     for upstream in snapshot.upstreams.iter().filter(|upstream| upstream.has_names()) {
-        let task = keep_resolving(thread.clone(), snapshot.clone(), upstream.clone(), resolver.clone());
+        let task =
+            keep_resolving(Rc::downgrade(thread), snapshot.clone(), upstream.clone(), resolver.clone());
         net::thread::spawn_local(task);
     }
 }
@@ -73,7 +75,7 @@ async fn keep_resolving(
     thread: Weak<Thread>,
     snapshot: Arc<Snapshot>,
     upstream: Arc<Upstream>,
-    resolver: Rc<net::resolver::Resolver>,
+    resolver: Rc<Resolver>,
 ) {
     let mut servers = upstream.servers();
     let mut timer = Timer::new();
@@ -102,7 +104,7 @@ async fn keep_resolving(
 async fn look_up(
     thread: &Thread,
     snapshot: &Snapshot,
-    resolver: &net::resolver::Resolver,
+    resolver: &Resolver,
     server: &mut Server,
     name: &str,
     port: u16,
