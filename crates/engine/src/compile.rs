@@ -7,7 +7,7 @@ use crate::core::{Core, LOCATION_INDEX, MAIN_INDEX, MainCore, SERVER_INDEX, Serv
 use crate::locate::Locations;
 use crate::log::Logs;
 use crate::module::{Build, Installer, Module};
-use crate::plan::{Plan, PlanId, Site, SiteId, Snapshot};
+use crate::plan::{Alias, Plan, PlanId, Site, SiteId, Snapshot};
 use crate::variables::Registry as VariableRegistry;
 use bstr::{BStr, BString, ByteSlice};
 use conf::{Diagnostic, Parsed, SourceMap, Span};
@@ -114,7 +114,7 @@ pub fn compile(
     let mut snapshot = None;
     if !has_errors(&diagnostics) {
         let mut compiler =
-            Compiler { modules: &modules, build, plans: Vec::new(), sites: Vec::new(), surroundings };
+            Compiler { modules: &modules, build, plans: Vec::new(), sites: Vec::new(), ifs: HashMap::new(), surroundings };
         let listens = compiler.servers(&cells);
         build = compiler.build;
         diagnostics.append(&mut build.diagnostics);
@@ -188,6 +188,8 @@ struct Compiler<'a> {
     build: Build,
     plans: Vec<Plan>,
     sites: Vec<Site>,
+    /// The plans of the `if`s in a location.
+    ifs: HashMap<PlanId, Vec<PlanId>>,
     surroundings: &'a Surroundings,
 }
 
@@ -251,6 +253,7 @@ impl Compiler<'_> {
     ) -> PlanId {
         let id = PlanId(self.plans.len() as u32);
         let core: Arc<Core> = shared(cells.modules.get(LOCATION_INDEX).cloned().flatten());
+        let alias = alias(&core, outer, &kind);
         let plan = Plan {
             id,
             name: kind.name,
@@ -264,6 +267,8 @@ impl Compiler<'_> {
             limit_except: None,
             nameless: kind.nameless,
             exact: kind.exact,
+            alias,
+            kept: Vec::new(),
             auto_redirect: false,
         };
         // The place is taken first, so that a plan's number is lower than those of the plans inside.
@@ -271,16 +276,19 @@ impl Compiler<'_> {
         let mut locations = Locations::default();
         let mut inner = HashMap::new();
         let mut limit_except = None;
+        let mut ifs = Vec::new();
         let name = self.plans[id.0 as usize].name.clone();
         for child in &cells.children {
             match child.place {
-                Places::LOCATION => self.location(child, cells, name.as_ref(), &mut locations, named),
+                Places::LOCATION => self.location(child, cells, id, &mut locations, named),
                 Places::SERVER_IF | Places::LOCATION_IF => {
-                    let kind = PlanKind { name: name.clone(), nameless: true, exact: false };
-                    inner.insert(child.open, self.plan(child, Some(cells), kind, named));
+                    let kind = PlanKind { name: name.clone(), nameless: true, exact: false, alias };
+                    let plan = self.plan(child, Some(cells), kind, named);
+                    inner.insert(child.open, plan);
+                    ifs.push(plan);
                 }
                 Places::LIMIT_EXCEPT => {
-                    let kind = PlanKind { name: name.clone(), nameless: true, exact: false };
+                    let kind = PlanKind { name: name.clone(), nameless: true, exact: false, alias };
                     let plan = self.plan(child, Some(cells), kind, named);
                     let bits = child.args.iter().filter_map(|word| http::Method::limit_bit(&word.text));
                     limit_except = Some((bits.fold(0, |all, bit| all | bit), plan));
@@ -290,10 +298,20 @@ impl Compiler<'_> {
             }
         }
         self.install(cells, outer, id, &inner);
+        self.ifs.insert(id, ifs);
+        self.hand_down(id);
         let plan = &mut self.plans[id.0 as usize];
         plan.locations = locations;
         plan.limit_except = limit_except;
         id
+    }
+
+    /// An `if` without a handler of its own has that of its location.
+    fn hand_down(&mut self, id: PlanId) {
+        let Some(handler) = self.plans[id.0 as usize].handler.clone() else { return };
+        for inner in self.ifs.get(&id).into_iter().flatten() {
+            self.plans[inner.0 as usize].handler.get_or_insert_with(|| handler.clone());
+        }
     }
 
     fn install(&mut self, cells: &Cells, outer: Option<&Cells>, id: PlanId, inner: &HashMap<Span, PlanId>) {
@@ -314,14 +332,15 @@ impl Compiler<'_> {
         &mut self,
         cells: &Cells,
         outer: &Cells,
-        outer_name: &BStr,
+        outer_plan: PlanId,
         into: &mut Locations,
         named: &mut HashMap<Vec<u8>, PlanId>,
     ) {
         let Some(matcher) = self.build.matchers.get(&cells.open).cloned() else { return };
         let outer_matcher = self.build.matchers.get(&outer.open).cloned();
+        let Plan { name: outer_name, alias, .. } = &self.plans[outer_plan.0 as usize];
         if let (Places::LOCATION, Some(outer_matcher)) = (outer.place, &outer_matcher)
-            && let Err(problem) = may_be_inside(&matcher, outer_matcher, outer_name)
+            && let Err(problem) = may_be_inside(&matcher, outer_matcher, outer_name.as_ref())
         {
             return self.problem(&problem, cells.open);
         }
@@ -329,6 +348,7 @@ impl Compiler<'_> {
             name: matcher.name().to_owned(),
             nameless: matches!(matcher, Matcher::Regex { .. } | Matcher::Named(_)),
             exact: matches!(matcher, Matcher::Exact(_)),
+            alias: *alias,
         };
         let plan = self.plan(cells, Some(outer), kind, named);
         let added = match &matcher {
@@ -366,6 +386,21 @@ struct PlanKind {
     name: BString,
     nameless: bool,
     exact: bool,
+    /// What an `alias` of the block around cuts off.
+    alias: Alias,
+}
+
+/// What `alias` cuts off: a name's length belongs to the location that the directive stands in.
+fn alias(core: &Core, outer: Option<&Cells>, kind: &PlanKind) -> Alias {
+    let outer = outer.and_then(|outer| outer.module::<Core>(LOCATION_INDEX));
+    match core.root.value() {
+        Some(Some(root)) if root.alias => match outer {
+            Some(outer) if outer.root.span == core.root.span => kind.alias,
+            _ if kind.nameless => Alias::Whole,
+            _ => Alias::Prefix(kind.name.len()),
+        },
+        _ => Alias::None,
+    }
 }
 
 /// nginx's rules for locations inside locations.

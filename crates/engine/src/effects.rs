@@ -21,6 +21,7 @@ pub async fn perform(request: &mut Request<'_>, driver: &mut Driver, ask: Ask) -
             Answer::Slept
         }
         Ask::File(query) => Answer::File(open(request, &query)),
+        Ask::Directory(path) => Answer::Directory(net::file::list_directory(&path)),
         Ask::Body => Answer::Body(body::read_whole(request, driver).await.map_err(BodyError::status)),
         Ask::Subrequest(_) => Answer::Subrequest(http::Status::INTERNAL_SERVER_ERROR),
     }

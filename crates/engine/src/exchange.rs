@@ -119,6 +119,8 @@ fn enter(request: &mut Request<'_>, target: Target) -> Result<Entry, Status> {
     request.redirects_left -= 1;
     request.internal = true;
     request.uri_changed = false;
+    request.prefix_valid = true;
+    request.uri_below_alias = false;
     request.response.clear();
     request.notes.clear();
     match target {
@@ -156,9 +158,12 @@ async fn decide(request: &mut Request<'_>, driver: &mut Driver, entry: Entry) ->
         if searching && let Err(flow) = find_location(request) {
             return flow;
         }
-        match run_phase(request, driver, Phase::Rewrite).await {
-            Flow::Next => {}
-            decided => return decided,
+        // Where no location was found, the server's own rules have run already.
+        if request.plan.id != request.site.plan {
+            match run_phase(request, driver, Phase::Rewrite).await {
+                Flow::Next => {}
+                decided => return decided,
+            }
         }
         if !std::mem::take(&mut request.uri_changed) {
             break;

@@ -4,7 +4,7 @@ use crate::Request;
 pub use crate::upstream::Call;
 use crate::upstream::UpstreamBody;
 use http::Status;
-use net::file::{FileError, Opened};
+use net::file::{DirectoryEntry, FileError, Opened};
 use std::rc::Rc;
 
 /// The steps of a request in the order they run (nginx's phases, its development guide, "HTTP phases").
@@ -114,6 +114,8 @@ pub enum Ask {
     Sleep(u64),
     /// Open or test a file.
     File(FileQuery),
+    /// List a directory, by its path.
+    Directory(Vec<u8>),
     /// Have the whole request body read, to memory or a temporary file.
     Body,
     /// Run a subrequest and report its status and head.
@@ -135,6 +137,8 @@ pub enum Answer {
     Slept,
     /// The file or why not.
     File(Result<Rc<Opened>, FileError>),
+    /// What lies in the directory, hidden names left out, or why it cannot be read.
+    Directory(Result<Vec<DirectoryEntry>, FileError>),
     /// The body was read, or the status that ends the request.
     Body(Result<(), Status>),
     /// The subrequest's status; its head is `request.subresponse`.

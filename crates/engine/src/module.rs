@@ -300,6 +300,21 @@ pub struct Installer<'a> {
 }
 
 impl<'a> Installer<'a> {
+    /// The module's own cells, if the block itself holds directives of the module: for what is not inherited.
+    ///
+    /// # Panics
+    /// When `C` is not the module's cell type.
+    pub fn own<C: 'static>(&self) -> Option<&'a C> {
+        let conf = self.conf::<C>();
+        let outer = self.outer.and_then(|outer| outer.module::<C>(self.index));
+        (!outer.is_some_and(|outer| std::ptr::eq(outer, conf))).then_some(conf)
+    }
+
+    /// Keeps something that variables or filters look up by [`Plan::kept`] while a request is served.
+    pub fn keep<T: Any + Send + Sync>(&mut self, kept: T) {
+        self.plan.kept.push((std::any::TypeId::of::<T>(), Box::new(kept)));
+    }
+
     /// The module's own cells of this block.
     ///
     /// # Panics
@@ -341,7 +356,7 @@ impl<'a> Installer<'a> {
 
     /// Makes a step the location's one handler of content; the first module to do so wins.
     pub fn handler(&mut self, step: impl Step + 'static) {
-        self.plan.handler.get_or_insert_with(|| Box::new(step));
+        self.plan.handler.get_or_insert_with(|| Arc::new(step));
     }
 
     /// Adds a filter behind those of earlier modules.

@@ -8,6 +8,7 @@ use crate::upstream::Upstream;
 use crate::variables::Definitions;
 use bstr::BString;
 use net::address::Address;
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,8 +72,8 @@ pub struct Plan {
     pub error_pages: Vec<ErrorPage>,
     /// Steps by phase.
     pub steps: [Vec<Box<dyn Step>>; PHASES],
-    /// The location's one handler of content.
-    pub handler: Option<Box<dyn Step>>,
+    /// The location's one handler of content; an `if` without one has that of its location.
+    pub handler: Option<Arc<dyn Step>>,
     /// Filters of the response.
     pub filters: Vec<Box<dyn Filter>>,
     /// Loggers.
@@ -85,8 +86,32 @@ pub struct Plan {
     pub nameless: bool,
     /// `location = /x`.
     pub exact: bool,
+    /// What `alias` cuts from a URI before the rest is looked up below its folder.
+    pub alias: Alias,
+    /// What modules keep for this plan, by the module's own type.
+    pub kept: Vec<(TypeId, Box<dyn Any + Send + Sync>)>,
     /// `/dir` is redirected to `/dir/` because `location /dir/` passes requests on.
     pub auto_redirect: bool,
+}
+
+/// How `alias` maps a URI. It belongs to the location that the directive stands in, also for the blocks inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Alias {
+    /// There is none: `root`.
+    #[default]
+    None,
+    /// The location's name, this many bytes, is cut off.
+    Prefix(usize),
+    /// In a location of a regular expression, nothing of the URI is added.
+    Whole,
+}
+
+impl Plan {
+    /// What a module keeps for this plan.
+    pub fn kept<T: Any>(&self) -> Option<&T> {
+        let (_, kept) = self.kept.iter().find(|(id, _)| *id == TypeId::of::<T>())?;
+        kept.downcast_ref()
+    }
 }
 
 /// One address listened on and the servers behind it.

@@ -1,7 +1,7 @@
 //! A request on its way through the server: what came, what was decided, what goes out.
 
 use crate::connection::Facts;
-use crate::plan::{Plan, PlanId, Site, Snapshot};
+use crate::plan::{Alias, Plan, PlanId, Site, Snapshot};
 use crate::thread::Thread;
 use crate::upstream::Attempted;
 use crate::variables::{Definition, NESTED_MAX};
@@ -36,6 +36,10 @@ pub struct Request<'s> {
     pub args: Vec<u8>,
     /// Is [`Request::uri`] still the client's own, so that it can be passed on as it came?
     pub uri_as_sent: bool,
+    /// Does the URI still begin with the location's name? Not behind `rewrite ... break`.
+    pub prefix_valid: bool,
+    /// `try_files` has put the rest of a path behind an `alias` that takes nothing of the URI into it.
+    pub uri_below_alias: bool,
     /// Did a step change the URI, so that the location is looked for again?
     pub uri_changed: bool,
     /// How many internal redirects are left.
@@ -234,6 +238,8 @@ impl<'s> Request<'s> {
             uri,
             args,
             uri_as_sent: true,
+            prefix_valid: true,
+            uri_below_alias: false,
             uri_changed: false,
             redirects_left: REDIRECTS_MAX,
             internal: false,
@@ -400,15 +406,23 @@ impl<'s> Request<'s> {
         self.response.content_type.extend_from_slice(kind);
     }
 
-    /// The path of a file for the URI: `root` + URI, or `alias` + the URI after the location's prefix.
+    /// The path of a file for the URI; empty where there is none (see [`Request::map_uri`]).
     pub fn file_path(&mut self) -> Vec<u8> {
-        self.file_path_of(&self.uri.clone())
+        self.map_uri().map(|mapped| mapped.path).unwrap_or_default()
     }
 
-    /// As [`Request::file_path`], for another URI.
-    pub fn file_path_of(&mut self, uri: &[u8]) -> Vec<u8> {
+    /// The path of a file for the URI: `root` and the URI, or `alias` and what follows the location's name.
+    ///
+    /// # Errors
+    /// 500 for an `alias` in a location where the URI was rewritten; that is logged.
+    pub fn map_uri(&mut self) -> Result<MappedPath, Status> {
         let plan = self.plan;
-        let mut path = Vec::with_capacity(64 + uri.len());
+        if plan.alias != Alias::None && !self.prefix_valid {
+            let message = format_args!("\"alias\" cannot be used in location \"{}\" where URI was rewritten", plan.name);
+            self.log_error(conf::Level::Alert, message);
+            return Err(Status::INTERNAL_SERVER_ERROR);
+        }
+        let mut path = Vec::with_capacity(64 + self.uri.len());
         match &*plan.core.root {
             None => path.extend_from_slice(&self.thread.default_root),
             Some(root) => {
@@ -417,21 +431,32 @@ impl<'s> Request<'s> {
                 if root.path.is_constant().is_none() && !path.starts_with(b"/") {
                     path.splice(0..0, self.thread.prefix.iter().copied());
                 }
-                if root.alias {
-                    let skip = if plan.nameless { uri.len() } else { plan.name.len().min(uri.len()) };
-                    path.extend_from_slice(&uri[skip..]);
-                    return path;
-                }
             }
         }
-        path.extend_from_slice(uri);
-        path
+        let root_bytes = path.len();
+        let skip = match plan.alias {
+            Alias::None => 0,
+            Alias::Prefix(name_bytes) => name_bytes.min(self.uri.len()),
+            Alias::Whole if self.uri_below_alias => 0,
+            Alias::Whole => self.uri.len(),
+        };
+        path.extend_from_slice(&self.uri[skip..]);
+        Ok(MappedPath { path, root_bytes })
     }
 
     /// The scheme the client uses.
     pub fn scheme(&self) -> &'static str {
         if self.connection.tls { "https" } else { "http" }
     }
+}
+
+/// The path of a file and how much of it does not come from the URI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappedPath {
+    /// The path.
+    pub path: Vec<u8>,
+    /// How many bytes of it `root` or `alias` gave.
+    pub root_bytes: usize,
 }
 
 /// The user name of Basic authentication, decoded once.

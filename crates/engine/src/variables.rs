@@ -110,6 +110,13 @@ impl Registry {
         Ok(id)
     }
 
+    /// What a variable is worth that is set while requests run, as long as nothing has set it.
+    pub fn when_unset(&mut self, id: VariableId, computed: Arc<dyn Computed>) {
+        if let Some(slot @ Some(Definition::Stored)) = self.definitions.get_mut(id.0 as usize) {
+            *slot = Some(Definition::Computed(computed));
+        }
+    }
+
     /// A variable that a regex's named group sets.
     ///
     /// # Errors

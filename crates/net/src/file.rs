@@ -174,6 +174,40 @@ pub fn file_info(path: &[u8], symlinks: Symlinks) -> Result<FileInfo, FileError>
     Ok(FileInfo::of(&stat))
 }
 
+/// How many names of a directory are read at most.
+const DIRECTORY_NAMES_MAX: usize = 1 << 20;
+
+/// One name of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryEntry {
+    /// The name.
+    pub name: Vec<u8>,
+    /// What it is; of a symbolic link what it leads to, or the link itself where it leads nowhere.
+    pub info: Result<FileInfo, FileError>,
+}
+
+/// Lists a directory without the names that begin with a dot, in no order.
+pub fn list_directory(path: &[u8]) -> Result<Vec<DirectoryEntry>, FileError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let folder = openat(CWD, path, flags, Mode::empty()).map_err(FileError::of("opendir()"))?;
+    let mut entries = Vec::new();
+    for name in rustix::fs::Dir::read_from(&folder).map_err(FileError::of("opendir()"))?.take(DIRECTORY_NAMES_MAX) {
+        let name = name.map_err(FileError::of("readdir()"))?;
+        let name = name.file_name();
+        if name.to_bytes().starts_with(b".") {
+            continue;
+        }
+        let info = match rustix::fs::statat(&folder, name, AtFlags::empty()) {
+            Err(Errno::NOENT | Errno::LOOP) => {
+                rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(FileError::of("lstat()"))
+            }
+            found => found.map_err(FileError::of("stat()")),
+        };
+        entries.push(DirectoryEntry { name: name.to_bytes().to_vec(), info: info.map(|stat| FileInfo::of(&stat)) });
+    }
+    Ok(entries)
+}
+
 /// Appends up to `len` bytes of the file from `offset` to the buffer; returns how many: less than `len` only at
 /// the file's end.
 pub fn read_range(file: &File, offset: u64, len: usize, buffer: &mut Vec<u8>) -> Result<usize, FileError> {
