@@ -143,7 +143,7 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
     if installer.plan.name.ends_with(b"/") {
         installer.plan.auto_redirect = true;
     }
-    let nameless = installer.plan.nameless;
+    let nameless = installer.plan.nameless && conf.pass.is_some();
     let target = match pass.template.is_constant() {
         None => Target::Variable(pass.template.clone()),
         Some(text) => Target::constant(text.as_bstr(), nameless, installer.build)?,

@@ -264,8 +264,11 @@ impl Pass {
             out.extend_from_slice(request.head.target());
             return;
         }
-        let skip = if place_uri.is_empty() { 0 } else { self.location.len().min(request.uri.len()) };
-        out.extend_from_slice(place_uri);
+        let replaces = request.prefix_valid && !place_uri.is_empty();
+        let skip = if replaces { self.location.len().min(request.uri.len()) } else { 0 };
+        if replaces {
+            out.extend_from_slice(place_uri);
+        }
         let rest = &request.uri[skip..];
         if request.internal || request.head.parts.quoted || !request.uri_as_sent {
             escape_uri(Escape::Uri, rest, out);
