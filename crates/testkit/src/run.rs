@@ -30,9 +30,11 @@ type Failure = (usize, String);
 pub struct Outcome {
     /// Checks that held.
     pub passed: usize,
+    /// Checks that did not hold; one may have several things wrong.
+    pub failed: usize,
     /// Checks that were left out: not for this program, or not for this version.
     pub skipped: usize,
-    /// Checks that did not hold: line of the document and words.
+    /// What was wrong: line of the document and words.
     pub failures: Vec<Failure>,
     /// The folders of scenarios that failed, kept for a look at their logs.
     pub kept: Vec<PathBuf>,
@@ -51,6 +53,7 @@ pub fn run_document(document: &Document, binary: &Binary) -> Outcome {
             Ok(folder) => folder,
             Err(error) => {
                 outcome.failures.push((scenario.config.line, format!("cannot make a folder: {error}")));
+                outcome.failed += 1;
                 continue;
             }
         };
@@ -165,6 +168,7 @@ impl<'d> Runner<'d> {
         let ready = ready.and_then(|()| self.write_files());
         if let Err(failure) = ready {
             outcome.failures.push(failure);
+            outcome.failed += 1;
             return;
         }
         let first_check = self.scenario.steps.iter().position(is_check).unwrap_or(self.scenario.steps.len());
@@ -175,13 +179,16 @@ impl<'d> Runner<'d> {
             let done = self.step(step);
             if !is_continued(&self.scenario.steps[index + 1..]) {
                 // Some lines reach a log only when the client has gone.
+                let before = self.failures.len();
                 self.close_connection();
+                outcome.failed += self.failures.len() - before;
             }
             match done {
                 Ok(true) if is_check(step) => outcome.passed += 1,
                 Ok(true) => {}
                 Ok(false) => outcome.skipped += 1,
                 Err(failures) => {
+                    outcome.failed += 1;
                     let fatal = self.server.is_none() && !matches!(step, Step::Verdict(_));
                     self.failures.extend(failures);
                     if fatal {
@@ -190,7 +197,9 @@ impl<'d> Runner<'d> {
                 }
             }
         }
+        let before = self.failures.len();
         self.end();
+        outcome.failed += self.failures.len() - before;
         outcome.failures.append(&mut self.failures);
     }
 
