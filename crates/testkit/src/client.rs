@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take that a spec waits for.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long more than the expected responses is waited for, where the server does not close.
+const AFTERMATH: Duration = Duration::from_millis(100);
+
 /// How long an origin keeps a connection on which nothing comes; the end of the scenario closes it before that.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -198,17 +201,12 @@ impl Connection {
         Err(format!("more bytes came than expected:\n{}", show(&self.buffer)))
     }
 
-    /// Bytes that came and that no response block took.
+    /// Says that no more will be sent, and gives the bytes that come before the end and that no response block took.
+    /// A server that keeps its side open is not waited for.
     pub fn surplus(&mut self) -> Option<String> {
-        let _ = self.socket.set_nonblocking(true);
-        let mut piece = [0; 4096];
-        while let Ok(count) = self.socket.read(&mut piece) {
-            if count == 0 || self.buffer.len() > RESPONSE_BYTES_MAX {
-                break;
-            }
-            self.buffer.extend_from_slice(&piece[..count]);
-        }
-        let _ = self.socket.set_nonblocking(false);
+        self.shutdown();
+        let deadline = Instant::now() + AFTERMATH;
+        while self.buffer.len() < RESPONSE_BYTES_MAX && matches!(self.fill(deadline), Ok(true)) {}
         (!self.buffer.is_empty()).then(|| show(&self.buffer))
     }
 
