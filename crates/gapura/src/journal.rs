@@ -9,7 +9,9 @@ use net::log::file::LogFile;
 use net::log::syslog::Severity;
 use net::log::{Log, Sink};
 use std::cell::RefCell;
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// nginx's `NGX_MAX_ERROR_STR`: what a line may hold.
@@ -19,8 +21,8 @@ const LINE_BYTES_MAX: usize = 2048;
 pub struct Journal {
     identity: Identity,
     sinks: Vec<JournalSink>,
-    /// Tell warnings and worse to the standard error as well.
-    to_terminal: bool,
+    /// Whoever waits at the terminal is told warnings and worse as well.
+    terminal: Option<File>,
     /// What a waiting `-s reload` will be told.
     captured: RefCell<Option<String>>,
 }
@@ -40,7 +42,7 @@ impl Journal {
     /// standard error takes its place.
     pub fn built_in(identity: Identity, layout: &Layout, least: Severity) -> Journal {
         let mut journal =
-            Journal { identity, sinks: Vec::new(), to_terminal: true, captured: RefCell::default() };
+            Journal { identity, sinks: Vec::new(), terminal: standard_error(), captured: RefCell::default() };
         let mut sink = JournalSink { log: Log::new(Sink::Stderr, None), least, is_stderr: true };
         if !layout.error_log.is_empty() {
             match LogFile::open(&layout.error_log) {
@@ -69,7 +71,7 @@ impl Journal {
 
     /// Stops telling the terminal: the start is over.
     pub fn leave_terminal(&mut self) {
-        self.to_terminal = false;
+        self.terminal = None;
     }
 
     /// The name in front of what is said to the terminal.
@@ -98,8 +100,9 @@ impl Journal {
             return;
         }
         let short = format!("[{}] {}\n", severity_name(severity), bstr::BStr::new(message));
-        if self.to_terminal && !told_stderr {
-            say(&format!("{}: {short}", self.identity.name()));
+        if let Some(mut terminal) = self.terminal.as_ref().filter(|_| !told_stderr) {
+            // A closed one is nobody's loss.
+            let _ = write!(terminal, "{}: {short}", self.identity.name());
         }
         if let Some(captured) = &mut *self.captured.borrow_mut() {
             captured.push_str(&short);
@@ -133,6 +136,23 @@ impl Journal {
     /// For functions that report: writes as it is.
     pub fn reporter(&self) -> impl FnMut(Severity, &str) + '_ {
         |severity, message| self.write(severity, message)
+    }
+}
+
+/// The standard error of now: the journal keeps it when that becomes the error log.
+fn standard_error() -> Option<File> {
+    std::io::stderr().as_fd().try_clone_to_owned().ok().map(File::from)
+}
+
+/// Puts the standard error into the first log file, so that what others write there (a panic, for one) is kept.
+/// Left alone where a log is to go to the standard error itself.
+pub fn redirect_stderr(journal: &Journal) {
+    if journal.sinks.iter().any(|sink| sink.is_stderr) {
+        return;
+    }
+    let Some(file) = journal.sinks.iter().find_map(|sink| sink.log.file()) else { return };
+    if let Err(errno) = file.duplicate().and_then(|fd| net::process::daemon::release_terminal(Some(&fd))) {
+        journal.write_errno(Severity::Alert, "dup2(STDERR) failed", errno);
     }
 }
 

@@ -16,7 +16,7 @@ pub use reload::{open_logs, wanted_sockets};
 
 use crate::control::Control;
 use crate::identity::Layout;
-use crate::journal::Journal;
+use crate::journal::{Journal, redirect_stderr};
 use crate::pid_file;
 use crate::site::Loaded;
 use net::errno::ErrnoMessage;
@@ -257,6 +257,7 @@ impl Master {
                 }
             }
         }
+        redirect_stderr(&self.journal);
         self.send_logs();
     }
 
@@ -275,8 +276,10 @@ impl Master {
             return;
         }
         let list: String = self.generation.listeners.iter().map(workers::inherited_entry).collect();
-        let mut environment =
-            workers::kept_environment(&self.start.environment, &self.generation.loaded.essentials);
+        let mut environment = workers::kept_environment(
+            &self.start.environment,
+            &self.generation.loaded.essentials.environment,
+        );
         environment.push(("NGINX".into(), list.into()));
         // Room for the title of the new process, which nginx's needs just as this one's does.
         environment.push(("SPARE".into(), "X".repeat(300).into()));

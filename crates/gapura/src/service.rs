@@ -23,14 +23,12 @@ const COMMANDS_MAX: usize = 64;
 /// How long all threads may take to follow a command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is served: a configuration with its sockets. Immutable.
+/// What is served. Immutable.
 pub struct Generation {
     /// The configuration.
     pub loaded: Loaded,
     /// What it compiled to.
     pub snapshot: Arc<Snapshot>,
-    /// Its sockets; one for every address that needs one.
-    pub listeners: Vec<Listener>,
     /// Its log files, kept open.
     #[expect(dead_code, reason = "only held")]
     pub log_files: Vec<Arc<LogFile>>,
@@ -52,8 +50,8 @@ struct Thread {
 }
 
 enum Command {
-    /// Serve this from now on, and say when.
-    Serve(Arc<Generation>, mpsc::Sender<Result<(), Errno>>),
+    /// Serve this from now on, on these sockets alone, and say when.
+    Serve(Arc<Generation>, Vec<Arc<OwnedFd>>, mpsc::Sender<Result<(), Errno>>),
     /// Accept nothing more, and end with the last connection.
     Quit,
     /// End now.
@@ -73,7 +71,11 @@ pub enum Progress {
 
 impl Service {
     /// Starts the threads. On an error, in words, nothing runs.
-    pub fn start(generation: Arc<Generation>, layout: &Layout) -> Result<Service, String> {
+    pub fn start(
+        generation: Arc<Generation>,
+        listeners: &[Listener],
+        layout: &Layout,
+    ) -> Result<Service, String> {
         let ended = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let ended = Arc::new(ended.map_err(|errno| format!("eventfd() failed ({})", ErrnoMessage(errno)))?);
         let process = Arc::new(Process::new(&layout.prefix, rustix::system::uname().nodename().to_bytes()));
@@ -90,18 +92,20 @@ impl Service {
             let handle = handle.map_err(|error| format!("could not start a thread: {error}"))?;
             service.threads.push(Thread { commands, handle, has_ended });
         }
-        service.serve(generation)?;
+        service.serve(generation, listeners)?;
         Ok(service)
     }
 
-    /// Makes all threads serve another generation, and waits until they do. On an error, in words, some may.
-    pub fn serve(&mut self, generation: Arc<Generation>) -> Result<(), String> {
+    /// Makes all threads serve another generation on these sockets alone, and waits until they do. On an error, in
+    /// words, some may.
+    pub fn serve(&mut self, generation: Arc<Generation>, listeners: &[Listener]) -> Result<(), String> {
+        let sockets: Vec<Arc<OwnedFd>> = listeners.iter().map(|listener| listener.socket.clone()).collect();
         // Peers of upstreams that stay keep what is known of them.
         if !Arc::ptr_eq(&self.snapshot, &generation.snapshot) {
             generation.snapshot.carry_from(&self.snapshot);
         }
         let (answer, answers) = mpsc::channel();
-        self.tell_all(|| Command::Serve(generation.clone(), answer.clone()));
+        self.tell_all(|| Command::Serve(generation.clone(), sockets.clone(), answer.clone()));
         drop(answer);
         for _ in &self.threads {
             match answers.recv_timeout(PATIENCE) {
@@ -183,8 +187,8 @@ async fn thread(process: Arc<Process>, first: Arc<Snapshot>, mut orders: Mailbox
             First::Right(()) => return,
         };
         match command {
-            Some(Command::Serve(generation, answer)) => {
-                let result = follow(&serving, &mut acceptors, &generation);
+            Some(Command::Serve(generation, sockets, answer)) => {
+                let result = follow(&serving, &mut acceptors, &generation, &sockets);
                 // Where nobody waits any more nobody needs the answer.
                 let _ = answer.send(result);
             }
@@ -203,13 +207,13 @@ fn follow(
     serving: &Rc<engine::thread::Thread>,
     acceptors: &mut Vec<(Arc<OwnedFd>, tokio::task::JoinHandle<()>)>,
     generation: &Generation,
+    sockets: &[Arc<OwnedFd>],
 ) -> Result<(), Errno> {
-    let wanted =
-        |socket: &Arc<OwnedFd>| generation.listeners.iter().any(|one| Arc::ptr_eq(&one.socket, socket));
+    let wanted = |socket: &Arc<OwnedFd>| sockets.iter().any(|one| Arc::ptr_eq(one, socket));
     let mut added = Vec::new();
-    for listener in &generation.listeners {
-        if !acceptors.iter().any(|(socket, _)| Arc::ptr_eq(socket, &listener.socket)) {
-            added.push((listener.socket.clone(), Acceptor::new(listener.socket.clone())?));
+    for socket in sockets {
+        if !acceptors.iter().any(|(known, _)| Arc::ptr_eq(known, socket)) {
+            added.push((socket.clone(), Acceptor::new(socket.clone())?));
         }
     }
     acceptors.retain(|(socket, task)| {

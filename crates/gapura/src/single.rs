@@ -2,7 +2,7 @@
 //! themselves.
 
 use crate::files::RecordedFiles;
-use crate::journal::Journal;
+use crate::journal::{Journal, redirect_stderr};
 use crate::master::{Generation as Opened, Start, open_logs, signal_line, wanted_sockets};
 use crate::service::{Generation, Progress, Service};
 use crate::site::{self, Role};
@@ -22,6 +22,7 @@ struct Single {
     logs: LogFiles,
     service: Service,
     generation: Arc<Generation>,
+    listeners: Vec<Listener>,
     is_ending: bool,
 }
 
@@ -37,8 +38,8 @@ pub fn run(
 ) -> ExitCode {
     let Opened { mut loaded, listeners, log_files } = opened;
     let started = loaded.activate(&logs).and_then(|snapshot| {
-        let generation = Arc::new(Generation { loaded, snapshot, listeners, log_files });
-        Ok((Service::start(generation.clone(), &start.layout)?, generation))
+        let generation = Arc::new(Generation { loaded, snapshot, log_files });
+        Ok((Service::start(generation.clone(), &listeners, &start.layout)?, generation))
     });
     let (service, generation) = match started {
         Ok(started) => started,
@@ -49,14 +50,14 @@ pub fn run(
             return ExitCode::FAILURE;
         }
     };
-    let mut single = Single { journal, start, logs, service, generation, is_ending: false };
+    let mut single = Single { journal, start, logs, service, generation, listeners, is_ending: false };
     ready(&mut single.journal);
     let code = single.serve(&mut signals);
     if let Err(errno) = rustix::fs::unlink(&pid[..]) {
         let message = format!("unlink() \"{}\" failed", bstr::BStr::new(&pid));
         single.journal.write_errno(Severity::Alert, message, errno);
     }
-    for listener in &single.generation.listeners {
+    for listener in &single.listeners {
         remove_socket_file(&listener.options.address, &mut single.journal.reporter());
     }
     single.journal.write(Severity::Notice, "exit");
@@ -110,6 +111,7 @@ impl Single {
                         error.errno,
                     );
                 }
+                redirect_stderr(&self.journal);
             }
             Signal::User2 | Signal::WindowChange | Signal::Child => {}
         }
@@ -129,20 +131,22 @@ impl Single {
         let emerg = |why: String| self.journal.write(Severity::Emerg, why);
         let log_files = open_logs(&loaded.essentials, &self.logs).map_err(emerg).ok()?;
         let wanted = wanted_sockets(&loaded.essentials);
-        let open = &self.generation.listeners;
+        let open = &self.listeners;
         let listeners = net::listen::open(&wanted, open, &mut self.journal.reporter()).ok()?;
         let snapshot = loaded.activate(&self.logs).map_err(emerg).ok()?;
-        let new = Arc::new(Generation { loaded, snapshot, listeners, log_files });
-        let served = self.service.serve(new.clone());
+        let new = Arc::new(Generation { loaded, snapshot, log_files });
+        let served = self.service.serve(new.clone(), &listeners);
         let (kept, dropped) =
-            if served.is_ok() { (&new, &self.generation) } else { (&self.generation, &new) };
-        for listener in dropped.listeners.iter().filter(|one| !holds(&kept.listeners, one)) {
+            if served.is_ok() { (&listeners, &self.listeners) } else { (&self.listeners, &listeners) };
+        for listener in dropped.iter().filter(|one| !holds(kept, one)) {
             remove_socket_file(&listener.options.address, &mut self.journal.reporter());
         }
         served.map_err(emerg).ok()?;
         self.generation = new;
+        self.listeners = listeners;
         let sinks = open_sinks(&self.generation.loaded.essentials.error_logs, &self.logs);
         self.journal.replace(sinks);
+        redirect_stderr(&self.journal);
         Some(())
     }
 }

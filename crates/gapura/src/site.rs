@@ -96,6 +96,14 @@ impl Loaded {
     pub fn is_good(&self) -> bool {
         !self.diagnostics.iter().any(|diagnostic| diagnostic.level.is_error())
     }
+
+    /// True where nothing is wrong that can be seen while reading. What nginx checks afterwards has no place in a
+    /// file and is no failure of the system.
+    pub fn is_syntax_good(&self) -> bool {
+        let is_later =
+            |diagnostic: &Diagnostic| diagnostic.reported_at().is_none() && diagnostic.os_error.is_none();
+        self.diagnostics.iter().all(|diagnostic| !diagnostic.level.is_error() || is_later(diagnostic))
+    }
 }
 
 /// Who reads a configuration.

@@ -6,11 +6,11 @@ use crate::command_line::{MasterSignal, Options};
 use crate::control::Asker;
 use crate::files::RecordedFiles;
 use crate::identity::{ConfSource, Identity, Layout, Places, exists};
-use crate::journal::{Journal, say};
+use crate::journal::{Journal, redirect_stderr, say};
 use crate::master::{Generation, Master, Start};
 use crate::pid_file;
 use crate::single;
-use crate::site::{self, Loaded, LogTarget, Role};
+use crate::site::{self, Loaded, Role};
 use crate::wire::Verdict;
 use crate::worker::open_sinks;
 use net::listen::Listener;
@@ -49,11 +49,16 @@ pub fn run(identity: Identity, options: Options, arguments: Vec<OsString>, title
     };
     let files = Arc::new(RecordedFiles::of_system());
     let loaded = site::load(&layout, options.directives.as_deref(), files, Role::Master);
-    let is_good = tell(&journal, &loaded, &options);
     let conf = bstr::BStr::new(layout.conf_name()).to_owned();
     let name = identity.name();
-    if is_good && options.test && !options.quiet {
-        say(&format!("{name}: the configuration file {conf} syntax is ok\n"));
+    let says_syntax = loaded.is_syntax_good() && options.test && !options.quiet;
+    let say_syntax = || say(&format!("{name}: the configuration file {conf} syntax is ok\n"));
+    if says_syntax && !loaded.is_good() {
+        say_syntax();
+    }
+    let is_good = tell(&journal, &loaded, &options);
+    if says_syntax && is_good {
+        say_syntax();
     }
     if options.test {
         return test(&journal, is_good.then_some(&loaded), &options, &conf);
@@ -208,19 +213,10 @@ fn serve(
     let signals = signals.ok()?;
     pid_file::create(&essentials.pid, false).map_err(|why| journal.write(Severity::Emerg, why)).ok()?;
     net::process::title::set_process_name(journal.identity().name());
-    let uses_stderr = essentials.error_logs.iter().any(|log| log.target == LogTarget::Stderr);
     let master_process = essentials.master_process;
-    let stderr = generation.loaded.essentials.error_logs.iter().find_map(|log| match &log.target {
-        LogTarget::File(path) => logs.open(path).ok(),
-        _ => None,
-    });
+    redirect_stderr(&journal);
     let leave_terminal = |journal: &mut Journal, news: Option<News>| {
         journal.leave_terminal();
-        if let Some(file) = stderr.filter(|_| !uses_stderr)
-            && let Err(errno) = file.duplicate().and_then(|fd| daemon::release_terminal(Some(&fd)))
-        {
-            journal.write_errno(Severity::Alert, "dup2(STDERR) failed", errno);
-        }
         if let Some(news) = news {
             news.good();
         }

@@ -3,7 +3,7 @@
 //! Its main thread waits for signals, for the master and for the end of its other threads; those do the serving.
 
 use crate::files::RecordedFiles;
-use crate::journal::{Journal, JournalSink};
+use crate::journal::{Journal, JournalSink, redirect_stderr};
 use crate::service::{Generation, Progress, Service};
 use crate::site::{self, LogTarget, Role};
 use crate::wire::{Assignment, Order, Verdict};
@@ -40,7 +40,7 @@ pub fn run(title: &mut Title) -> ExitCode {
     );
     let logs = Arc::new(LogFiles::default());
     let started = begin(&assignment, descriptors, &logs, journal);
-    let (service, generation, journal) = match started {
+    let Started { service, generation, listeners, journal } = match started {
         Ok(started) => started,
         Err(why) => {
             // A master that is gone needs no answer.
@@ -56,6 +56,7 @@ pub fn run(title: &mut Title) -> ExitCode {
         logs,
         service,
         generation,
+        listeners,
         channel: Some(channel),
         deadline: None,
         is_quitting: false,
@@ -69,6 +70,8 @@ struct Worker {
     logs: Arc<LogFiles>,
     service: Service,
     generation: Arc<Generation>,
+    /// The sockets it serves on; none once it is to end.
+    listeners: Vec<Listener>,
     /// None once the master is gone.
     channel: Option<Channel>,
     /// When connections that are still open are given up (`worker_shutdown_timeout`).
@@ -77,14 +80,22 @@ struct Worker {
     is_terminating: bool,
 }
 
+/// A worker that serves.
+struct Started {
+    service: Service,
+    generation: Arc<Generation>,
+    listeners: Vec<Listener>,
+    journal: Journal,
+}
+
 /// Takes on the identity and the limits that the configuration asks for, and starts to serve.
 fn begin(
     assignment: &Assignment,
     descriptors: Vec<OwnedFd>,
     logs: &Arc<LogFiles>,
     mut journal: Journal,
-) -> Result<(Service, Arc<Generation>, Journal), String> {
-    let generation = generation_of(assignment, descriptors, logs, &[])?;
+) -> Result<Started, String> {
+    let (generation, listeners) = generation_of(assignment, descriptors, logs, &[])?;
     let essentials = &generation.loaded.essentials;
     journal.leave_terminal();
     journal.replace(journal_sinks(&generation, logs));
@@ -123,9 +134,9 @@ fn begin(
         journal.write_errno(Severity::Alert, &message, errno);
         return Err(format!("[alert] {message} ({})\n", ErrnoMessage(errno)));
     }
-    let service =
-        Service::start(generation.clone(), &assignment.layout).map_err(|why| format!("[emerg] {why}\n"))?;
-    Ok((service, generation, journal))
+    let service = Service::start(generation.clone(), &listeners, &assignment.layout)
+        .map_err(|why| format!("[emerg] {why}\n"))?;
+    Ok(Started { service, generation, listeners, journal })
 }
 
 impl Worker {
@@ -183,6 +194,7 @@ impl Worker {
         let timeout = self.generation.loaded.essentials.shutdown_timeout;
         self.deadline = timeout.map(|timeout| Instant::now() + timeout);
         self.service.quit();
+        self.listeners.clear();
     }
 
     /// Follows what the master says. Where it is gone, the worker goes on without it, as nginx's do.
@@ -197,6 +209,7 @@ impl Worker {
                 for (path, descriptor) in paths.iter().zip(descriptors) {
                     self.logs.adopt(path, descriptor);
                 }
+                redirect_stderr(&self.journal);
             }
             Some((Order::Serve(assignment), descriptors)) => {
                 let verdict = match self.replace(&assignment, descriptors) {
@@ -219,10 +232,12 @@ impl Worker {
         if self.is_quitting {
             return Err("[error] the worker process is shutting down\n".to_owned());
         }
-        let generation = generation_of(assignment, descriptors, &self.logs, &self.generation.listeners)?;
-        self.service.serve(generation.clone()).map_err(|why| format!("[emerg] {why}\n"))?;
+        let (generation, listeners) = generation_of(assignment, descriptors, &self.logs, &self.listeners)?;
+        self.service.serve(generation.clone(), &listeners).map_err(|why| format!("[emerg] {why}\n"))?;
         self.journal.replace(journal_sinks(&generation, &self.logs));
+        redirect_stderr(&self.journal);
         self.generation = generation;
+        self.listeners = listeners;
         Ok(())
     }
 
@@ -232,6 +247,7 @@ impl Worker {
             let path = bstr::BStr::new(file.path());
             self.journal.write_errno(Severity::Emerg, format!("open() \"{path}\" failed"), error.errno);
         }
+        redirect_stderr(&self.journal);
     }
 }
 
@@ -251,7 +267,7 @@ fn generation_of(
     descriptors: Vec<OwnedFd>,
     logs: &LogFiles,
     open: &[Listener],
-) -> Result<Arc<Generation>, String> {
+) -> Result<(Arc<Generation>, Vec<Listener>), String> {
     let files = Arc::new(RecordedFiles::of_record(assignment.record.clone()));
     let mut loaded = site::load(&assignment.layout, assignment.command_line.as_deref(), files, Role::Worker);
     if !loaded.is_good() {
@@ -276,7 +292,7 @@ fn generation_of(
         assignment.logs.iter().zip(descriptors).map(|(path, descriptor)| logs.adopt(path, descriptor));
     let log_files = log_files.collect();
     let snapshot = loaded.activate(logs).map_err(|why| format!("[emerg] {why}\n"))?;
-    Ok(Arc::new(Generation { loaded, snapshot, listeners, log_files }))
+    Ok((Arc::new(Generation { loaded, snapshot, log_files }), listeners))
 }
 
 /// Two descriptors of one open socket?

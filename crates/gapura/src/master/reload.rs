@@ -5,6 +5,7 @@
 
 use super::{Generation, Master};
 use crate::files::RecordedFiles;
+use crate::journal::redirect_stderr;
 use crate::pid_file;
 use crate::site::{self, Essentials, Loaded, Role};
 use crate::wire::Verdict;
@@ -82,6 +83,7 @@ impl Master {
                 let sinks =
                     crate::worker::open_sinks(&self.generation.loaded.essentials.error_logs, &self.logs);
                 self.journal.replace(sinks);
+                redirect_stderr(&self.journal);
                 Ok(old)
             }
             Err(new) => {

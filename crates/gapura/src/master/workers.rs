@@ -1,7 +1,6 @@
 //! The workers of a master: starting, hearing, replacing, ending them.
 
 use super::Master;
-use crate::site::Essentials;
 use crate::wire::{Assignment, Order, Verdict};
 use crate::worker::{FATAL, VERDICT_PATIENCE};
 use net::errno::ErrnoMessage;
@@ -40,7 +39,8 @@ impl Master {
     /// `[alert] ...`.
     pub(super) fn start_worker(&mut self) -> Result<Worker, String> {
         let generation = &self.generation;
-        let environment = kept_environment(&self.start.environment, &generation.loaded.essentials);
+        let environment =
+            kept_environment(&self.start.environment, &generation.loaded.essentials.environment);
         let title = format!("{}: worker process", self.journal.identity().name());
         let failed = |call: &str, errno| {
             format!("[alert] {call} failed while spawning \"worker process\" ({})\n", ErrnoMessage(errno))
@@ -269,20 +269,17 @@ pub(super) fn inherited_entry(listener: &Listener) -> String {
 }
 
 /// The environment a worker gets: what `env` names, and the time zone.
-pub(super) fn kept_environment(
-    all: &[(OsString, OsString)],
-    essentials: &Essentials,
-) -> Vec<(OsString, OsString)> {
+pub(super) fn kept_environment(all: &[(OsString, OsString)], lines: &[Vec<u8>]) -> Vec<(OsString, OsString)> {
     let mut kept = Vec::new();
     let keep = |name: &[u8], kept: &mut Vec<(OsString, OsString)>| {
         let value = all.iter().find(|(known, _)| known.as_bytes() == name);
         kept.extend(value.cloned());
     };
     let is_zone = |entry: &Vec<u8>| entry == b"TZ" || entry.starts_with(b"TZ=");
-    if !essentials.environment.iter().any(is_zone) {
+    if !lines.iter().any(is_zone) {
         keep(b"TZ", &mut kept);
     }
-    for entry in &essentials.environment {
+    for entry in lines {
         match entry.iter().position(|&byte| byte == b'=') {
             Some(equals) => {
                 let (name, value) = (&entry[..equals], &entry[equals + 1..]);
@@ -292,4 +289,28 @@ pub(super) fn kept_environment(
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_gets_what_env_names_and_the_time_zone() {
+        let all: Vec<(OsString, OsString)> = [("TZ", "UTC"), ("HOME", "/root"), ("A", "1")]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into();
+        for (lines, expected) in [
+            (&[][..], &[("TZ", "UTC")][..]),
+            (&["A", "B"], &[("TZ", "UTC"), ("A", "1")]),
+            (&["A=x=y", "HOME"], &[("TZ", "UTC"), ("A", "x=y"), ("HOME", "/root")]),
+            (&["TZ=Asia/Makassar"], &[("TZ", "Asia/Makassar")]),
+            (&["TZ"], &[("TZ", "UTC")]),
+        ] {
+            let lines = lines.iter().map(|line| line.as_bytes().to_vec()).collect::<Vec<_>>();
+            let expected: Vec<(OsString, OsString)> =
+                expected.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            assert_eq!(kept_environment(&all, &lines), expected, "{lines:?}");
+        }
+    }
 }

@@ -15,6 +15,8 @@ unsafe extern "C" {
 #[derive(Debug)]
 pub struct Title {
     area: Option<&'static [AtomicU8]>,
+    /// How much of the area is written: what held the arguments, and what longer titles took.
+    written_bytes: usize,
 }
 
 /// Where the kernel put the arguments and the environment, from `/proc/self/stat` (proc(5), fields 20, 48 to 51).
@@ -34,16 +36,19 @@ impl Title {
     pub fn take() -> (Vec<OsString>, Title) {
         let arguments = std::env::args_os().collect();
         let stat = std::fs::read("/proc/self/stat").unwrap_or_default();
-        let area = Layout::of_stat(&stat).filter(|layout| layout.threads == 1).and_then(take_area);
-        (arguments, Title { area })
+        let layout = Layout::of_stat(&stat).filter(|layout| layout.threads == 1);
+        let written_bytes =
+            layout.map_or(0, |layout| layout.arguments_end.saturating_sub(layout.arguments_start));
+        (arguments, Title { area: layout.and_then(take_area), written_bytes })
     }
 
     /// Shows a title, cut to the room there is.
     pub fn set(&mut self, title: &[u8]) {
         let Some(area) = self.area else { return };
         let title = &title[..title.len().min(area.len().saturating_sub(1))];
+        self.written_bytes = self.written_bytes.max(title.len() + 1);
         let padded = title.iter().copied().chain(std::iter::repeat(0));
-        for (cell, byte) in area.iter().zip(padded) {
+        for (cell, byte) in area.iter().zip(padded).take(self.written_bytes) {
             cell.store(byte, Ordering::Relaxed);
         }
     }
