@@ -1,7 +1,7 @@
 //! The request's body read whole: to memory, or to a temporary file when it is larger than the buffer.
 
 use crate::Request;
-use crate::core::location::BodyInFile;
+use crate::core::values::BodyInFile;
 use crate::driver::{BodyError, Driver};
 use conf::Level;
 use net::file::temporary::Keep;

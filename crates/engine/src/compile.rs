@@ -2,7 +2,7 @@
 //!
 //! Failure anywhere leaves nothing behind: the caller keeps the snapshot it has.
 
-use crate::core::location::Matcher;
+use crate::core::Matcher;
 use crate::core::{Core, LOCATION_INDEX, MAIN_INDEX, MainCore, SERVER_INDEX, ServerCore};
 use crate::locate::Locations;
 use crate::log::Logs;
@@ -82,20 +82,8 @@ pub fn compile(
     let modules: Vec<&'static Module> =
         crate::core::MODULES.into_iter().chain(modules.iter().copied()).collect();
     let registry = Registry::new(modules.iter().flat_map(|module| rows(module)).collect());
-    let mut build = Build {
-        variables: VariableRegistry::new(modules.iter().flat_map(|module| module.variables)),
-        upstreams: Vec::new(),
-        hostname: surroundings.hostname.clone(),
-        prefix: surroundings.prefix.clone(),
-        conf_prefix: surroundings.conf_prefix.clone(),
-        diagnostics: Vec::new(),
-        logs: Logs::default(),
-        files,
-        idle: Vec::new(),
-        access_log: surroundings.access_log.clone(),
-        matchers: HashMap::new(),
-        shared: HashMap::new(),
-    };
+    let variables = VariableRegistry::new(modules.iter().flat_map(|module| module.variables));
+    let mut build = Build::new(variables, surroundings, files);
     let mut report = Vec::new();
     let cells = schema::bind(&parsed.tree, &registry, &mut build, &mut report);
     let found = std::mem::take(&mut build.diagnostics).into_iter().chain(report).chain(parsed.diagnostics);
@@ -113,37 +101,18 @@ pub fn compile(
     }
     let mut snapshot = None;
     if !has_errors(&diagnostics) {
-        let mut compiler =
-            Compiler { modules: &modules, build, plans: Vec::new(), sites: Vec::new(), ifs: HashMap::new(), surroundings };
-        let listens = compiler.servers(&cells);
+        let mut compiler = Compiler {
+            modules: &modules,
+            build,
+            plans: Vec::new(),
+            sites: Vec::new(),
+            ifs: HashMap::new(),
+            surroundings,
+        };
+        let made = compiler.snapshot(&cells, error_log.clone());
         build = compiler.build;
         diagnostics.append(&mut build.diagnostics);
-        let (plans, sites) = (compiler.plans, compiler.sites);
-        let variables = match std::mem::take(&mut build.variables).finish() {
-            Ok(variables) => variables,
-            Err(unknown) => {
-                for name in unknown {
-                    let text = format!("unknown \"{name}\" variable");
-                    diagnostics.push(Diagnostic::emerg("unknown-variable", text));
-                }
-                Default::default()
-            }
-        };
-        if !has_errors(&diagnostics) {
-            let made = Snapshot {
-                sites,
-                plans,
-                listens,
-                variables,
-                upstreams: build.upstreams.clone(),
-                logs: Vec::new(),
-                error_log: error_log.clone(),
-                generation: next_generation(),
-                resolver: http_resolver(&cells),
-                names_claimed: Default::default(),
-            };
-            snapshot = Some(Box::new(made));
-        }
+        snapshot = made.filter(|_| !has_errors(&diagnostics)).map(Box::new);
     }
     Compiled {
         snapshot,
@@ -194,6 +163,32 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
+    /// The whole configuration; none when a variable is unknown. Other problems go to the builder's diagnostics.
+    fn snapshot(&mut self, cells: &Cells, error_log: Vec<crate::log::ErrorLog>) -> Option<Snapshot> {
+        let listens = self.servers(cells);
+        let variables = match std::mem::take(&mut self.build.variables).finish() {
+            Ok(variables) => variables,
+            Err(unknown) => {
+                let text = |name: BString| format!("unknown \"{name}\" variable");
+                let found = unknown.into_iter().map(|name| Diagnostic::emerg("unknown-variable", text(name)));
+                self.build.diagnostics.extend(found);
+                return None;
+            }
+        };
+        Some(Snapshot {
+            sites: std::mem::take(&mut self.sites),
+            plans: std::mem::take(&mut self.plans),
+            listens,
+            variables,
+            upstreams: self.build.upstreams.clone(),
+            logs: Vec::new(),
+            error_log,
+            generation: next_generation(),
+            resolver: http_resolver(cells),
+            names_claimed: Default::default(),
+        })
+    }
+
     fn servers(&mut self, root: &Cells) -> Vec<crate::plan::Listen> {
         let mut listens = crate::core::listen::Table::default();
         for http in root.inside(Places::HTTP) {
@@ -419,15 +414,4 @@ fn may_be_inside(inner: &Matcher, outer: &Matcher, outer_name: &BStr) -> Result<
         _ => format!("location \"{name}\" is outside location \"{outer_name}\""),
     };
     Err(Problem::new(message))
-}
-
-impl Matcher {
-    /// The location's name as nginx prints it: without modifier.
-    pub fn name(&self) -> &BStr {
-        match self {
-            Matcher::Exact(name) | Matcher::Named(name) => name.as_ref(),
-            Matcher::Prefix { path, .. } => path.as_ref(),
-            Matcher::Regex { text, .. } => text.as_ref(),
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! One client connection: heads one after the other, keep-alive, pipelining, and how it ends.
 
-use crate::core::location::LingeringClose;
+use crate::core::values::LingeringClose;
 use crate::driver::{Driver, H1};
 use crate::exchange::{self, Ending};
 use crate::flow::Flow;

@@ -2,7 +2,7 @@
 
 use crate::Request;
 use crate::core::error_page::{ErrorPage, Overwrite};
-use crate::core::location::ServerTokens;
+use crate::core::values::ServerTokens;
 use crate::flow::{Reply, Source, Target};
 use http::Status;
 

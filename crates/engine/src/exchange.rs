@@ -12,7 +12,7 @@
 //!
 //! Every way back to "enter" costs one of the request's redirects, so the loop is bounded.
 
-use crate::core::location::Satisfy;
+use crate::core::values::Satisfy;
 use crate::driver::Driver;
 use crate::flow::{Answer, Ask, Flow, Phase, Reply, Step, Target};
 use crate::locate::{Located, locate};

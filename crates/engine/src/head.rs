@@ -1,7 +1,7 @@
 //! The response's head in HTTP/1 form, its lines in nginx's order.
 
 use crate::Request;
-use crate::core::location::ServerTokens;
+use crate::core::values::ServerTokens;
 use crate::variables::content_type;
 use http::Status;
 use std::io::Write;

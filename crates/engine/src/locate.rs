@@ -1,7 +1,7 @@
 //! From a URI to a location, in nginx's order: exact, longest prefix (its nested ones too), then regexes.
 
 use crate::Request;
-use crate::core::location::Matcher;
+use crate::core::Matcher;
 use crate::module::CompiledRegex;
 use crate::plan::PlanId;
 use std::collections::HashMap;

@@ -162,12 +162,34 @@ pub struct Build {
     /// Directives accepted without effect, by name.
     pub idle: Vec<BString>,
     /// How locations are found, by where their blocks open.
-    pub matchers: HashMap<Span, crate::core::location::Matcher>,
+    pub matchers: HashMap<Span, crate::core::Matcher>,
     /// State of modules that lives across blocks, by the module's own type.
     pub shared: HashMap<std::any::TypeId, Box<dyn Any>>,
 }
 
 impl Build {
+    /// A builder with nothing built.
+    pub fn new(
+        variables: VariableRegistry,
+        surroundings: &crate::compile::Surroundings,
+        files: Arc<dyn conf::Files + Send + Sync>,
+    ) -> Build {
+        Build {
+            variables,
+            upstreams: Vec::new(),
+            hostname: surroundings.hostname.clone(),
+            prefix: surroundings.prefix.clone(),
+            conf_prefix: surroundings.conf_prefix.clone(),
+            access_log: surroundings.access_log.clone(),
+            diagnostics: Vec::new(),
+            logs: crate::log::Logs::default(),
+            files,
+            idle: Vec::new(),
+            matchers: HashMap::new(),
+            shared: HashMap::new(),
+        }
+    }
+
     /// Compiles text with variables.
     ///
     /// # Errors

@@ -418,7 +418,10 @@ impl<'s> Request<'s> {
     pub fn map_uri(&mut self) -> Result<MappedPath, Status> {
         let plan = self.plan;
         if plan.alias != Alias::None && !self.prefix_valid {
-            let message = format_args!("\"alias\" cannot be used in location \"{}\" where URI was rewritten", plan.name);
+            let message = format_args!(
+                "\"alias\" cannot be used in location \"{}\" where URI was rewritten",
+                plan.name
+            );
             self.log_error(conf::Level::Alert, message);
             return Err(Status::INTERNAL_SERVER_ERROR);
         }

@@ -1,6 +1,6 @@
 //! From a decision to bytes: conditional requests, filters, ranges, the head, then the body by the pump.
 
-use crate::core::location::IfModifiedSince;
+use crate::core::values::IfModifiedSince;
 use crate::driver::Driver;
 use crate::exchange::Ending;
 use crate::flow::{Chunk, FileRange, Reply, Source, Transform};

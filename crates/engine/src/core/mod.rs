@@ -4,12 +4,15 @@ pub mod error_page;
 pub mod listen;
 pub mod location;
 pub mod main;
+pub mod matcher;
 pub mod server;
 pub mod types;
+pub mod values;
 
 pub use error_page::ErrorPage;
 pub use location::Core;
 pub use main::MainCore;
+pub use matcher::Matcher;
 pub use server::ServerCore;
 
 use crate::module::Module;

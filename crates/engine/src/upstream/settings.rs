@@ -1,7 +1,7 @@
 //! The directives that every family of upstream modules has under its own prefix: `proxy_read_timeout`,
 //! `fastcgi_read_timeout` ... One table for all of them.
 
-use crate::core::location::TempPath;
+use crate::core::values::TempPath;
 use crate::module::{Family, cells};
 use bstr::BString;
 use conf::Node;
