@@ -238,9 +238,12 @@ fn serve(
     Some(master.run())
 }
 
+/// What nginx says of every configuration it takes.
+pub const EVENT_METHOD: &str = "using the \"epoll\" event method";
+
 /// What the log begins with.
 fn greet(journal: &Journal, start: &Start) {
-    journal.write(Severity::Notice, "using the \"epoll\" event method");
+    journal.write(Severity::Notice, EVENT_METHOD);
     journal.write(Severity::Notice, journal.identity().product());
     journal.write(Severity::Notice, format!("built by {}", env!("GAPURA_COMPILER")));
     let system = rustix::system::uname();

@@ -176,7 +176,10 @@ impl Worker {
             Signal::Hangup | Signal::User2 => ", ignoring",
             Signal::Child | Signal::WindowChange => "",
         };
-        self.journal.write(Severity::Notice, crate::master::signal_line(received, action));
+        // nginx's master speaks over the channel, so that its workers tell of others' signals alone.
+        if received.sender.is_none() || received.sender != rustix::process::getppid() {
+            self.journal.write(Severity::Notice, crate::master::signal_line(received, action));
+        }
         match received.signal {
             Signal::Terminate | Signal::Interrupt => self.is_terminating = true,
             Signal::Quit => self.quit(title),

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 use support::client::Connection;
 use support::gateway::{is_gapura, send};
-use support::server::{PATIENCE, Server, children, is_alive, is_root, status_line, title};
+use support::server::{PATIENCE, Server, children, is_alive, is_root, log_text, status_line, title};
 use support::{text_of, wait_for};
 
 /// A server that answers `BODY` on port 8080.
@@ -35,7 +35,8 @@ fn a_start_leaves_a_daemon_with_titles_and_a_pid_file() {
             server.folder.path().display()
         );
         assert_eq!(title(master), format!("{name}: master process {words}"));
-        assert_eq!(title(worker), format!("{name}: worker process"));
+        let worker_title = format!("{name}: worker process");
+        wait_for("the worker's title", PATIENCE, || (title(worker) == worker_title).then_some(()));
         for pid in [master, worker] {
             assert_eq!(status_line(pid, "Name"), name, "the name in `ps -o comm` and in the journal");
         }
@@ -291,6 +292,10 @@ fn quit_waits_for_what_is_being_served() {
 
 #[test]
 fn shutting_down_takes_no_longer_than_it_may() {
+    // nginx would still wait for the rest of a head.
+    if !is_gapura() {
+        return;
+    }
     let server = Server::started("nginx", &format!("worker_shutdown_timeout 300ms;\n{}", answering("a")));
     let master = server.master();
     let mut busy = server.connect(8080);
@@ -319,12 +324,12 @@ fn logs_are_opened_anew_and_given_to_the_worker() {
         }
         wait_for("a new log", PATIENCE, || server.path("access.log").exists().then_some(()));
         assert!(
-            text_of(&moved).contains(&format!("[notice] {master}#{master}: reopening logs")),
+            log_text(&moved).contains(&format!("[notice] {master}#{master}: reopening logs")),
             "{}",
             text_of(&moved)
         );
         let of_worker = format!("[notice] {worker}#{worker}: reopening logs");
-        let anywhere = || (text_of(&moved) + &server.log()).contains(&of_worker).then_some(());
+        let anywhere = || (log_text(&moved) + &server.log()).contains(&of_worker).then_some(());
         wait_for("the worker opens its logs", PATIENCE, anywhere);
         let holds = |pid: u32, path| {
             let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
@@ -430,6 +435,10 @@ fn without_a_master_process_one_does_everything() {
     let pid = server.master();
     assert_eq!(children(pid), [0; 0]);
     assert_eq!(server.body(8080), "a");
+    // nginx's single process stops answering for a while after a reload.
+    if !is_gapura() {
+        return;
+    }
     server.write(&conf("b"));
     server.says(&["-s", "reload"], 0);
     server.wait_for_body(8080, "b");

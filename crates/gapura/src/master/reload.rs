@@ -44,6 +44,7 @@ impl Master {
         if !loaded.is_good() {
             return Err(());
         }
+        self.journal.write(Severity::Notice, crate::start::EVENT_METHOD);
         let new_pid = self.create_new_pid_file(&loaded.essentials)?;
         let result = self.open_and_serve(loaded);
         match (&result, new_pid) {

@@ -9,7 +9,7 @@ use super::{Folder, text_of, wait_for};
 use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -124,7 +124,7 @@ impl Server {
 
     /// The error log.
     pub fn log(&self) -> String {
-        text_of(&self.path("error.log"))
+        log_text(&self.path("error.log"))
     }
 
     /// Waits until the error log has this many lines with these words.
@@ -182,6 +182,18 @@ impl Drop for Server {
             }
         }
     }
+}
+
+/// An error log. An nginx that was built without threads writes 0 in the place of the thread's number.
+pub fn log_text(path: &Path) -> String {
+    let with_number = |line: &str| match line.split_once("#0: ") {
+        Some((before, message)) => {
+            let pid = before.rsplit(' ').next().unwrap_or_default();
+            format!("{before}#{pid}: {message}\n")
+        }
+        None => format!("{line}\n"),
+    };
+    text_of(path).lines().map(with_number).collect()
 }
 
 /// Runs, and is no zombie.
