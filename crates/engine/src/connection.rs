@@ -5,6 +5,7 @@ use crate::driver::{Driver, H1};
 use crate::exchange::{self, Ending};
 use crate::flow::Flow;
 use crate::plan::{Listen, Site, Snapshot};
+use crate::race::{First, race};
 use crate::request::Parts;
 use crate::thread::Thread;
 use crate::{Request, upgrade};
@@ -23,6 +24,8 @@ use std::time::Duration;
 const HEAD_READ_BYTES: usize = 2048;
 /// The most a PROXY protocol header may take, bytes (nginx's `NGX_PROXY_PROTOCOL_MAX_HEADER`).
 const PROXY_PROTOCOL_BYTES_MAX: usize = 4096;
+/// How long a connection keeps its buffers while nothing comes.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// How much of an unread request body is dropped to keep a connection, bytes.
 const DISCARD_BYTES_MAX: u64 = 1 << 30;
 
@@ -165,11 +168,16 @@ async fn wait_for_request(thread: &Thread, driver: &mut Driver, keep: Duration) 
     if thread.is_stopping() {
         return false;
     }
-    h1.rest();
     let _idle = thread.count_idle();
-    let stopped = thread.stopped();
-    let readable = h1.stream.readable(Deadline::after(keep));
-    matches!(crate::race::race(readable, stopped).await, crate::race::First::Left(Ok(())))
+    let end = Deadline::after(keep);
+    // Busy clients come back at once; the buffers of the others are given back.
+    let soon = Deadline::after(keep.min(BUSY_PAUSE));
+    match race(h1.stream.stirred(soon), thread.stopped()).await {
+        First::Left(Ok(())) => return true,
+        First::Left(Err(StreamError::TimedOut)) => h1.rest(),
+        First::Left(Err(_)) | First::Right(()) => return false,
+    }
+    matches!(race(h1.stream.stirred(end), thread.stopped()).await, First::Left(Ok(())))
 }
 
 async fn close(driver: Driver, closing: Closing) {

@@ -191,7 +191,9 @@ pub fn list_directory(path: &[u8]) -> Result<Vec<DirectoryEntry>, FileError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let folder = openat(CWD, path, flags, Mode::empty()).map_err(FileError::of("opendir()"))?;
     let mut entries = Vec::new();
-    for name in rustix::fs::Dir::read_from(&folder).map_err(FileError::of("opendir()"))?.take(DIRECTORY_NAMES_MAX) {
+    for name in
+        rustix::fs::Dir::read_from(&folder).map_err(FileError::of("opendir()"))?.take(DIRECTORY_NAMES_MAX)
+    {
         let name = name.map_err(FileError::of("readdir()"))?;
         let name = name.file_name();
         if name.to_bytes().starts_with(b".") {
@@ -203,7 +205,10 @@ pub fn list_directory(path: &[u8]) -> Result<Vec<DirectoryEntry>, FileError> {
             }
             found => found.map_err(FileError::of("stat()")),
         };
-        entries.push(DirectoryEntry { name: name.to_bytes().to_vec(), info: info.map(|stat| FileInfo::of(&stat)) });
+        entries.push(DirectoryEntry {
+            name: name.to_bytes().to_vec(),
+            info: info.map(|stat| FileInfo::of(&stat)),
+        });
     }
     Ok(entries)
 }

@@ -371,6 +371,23 @@ impl Stream {
         matches!(self.peek(), Err(Errno::AGAIN))
     }
 
+    /// As [`Stream::is_idle_and_open`], from what the event loop has reported so far: asks the system only where
+    /// something has happened on a connection whose last read emptied it.
+    pub fn seems_idle_and_open(&self) -> bool {
+        let stirred = self.read_at_once || self.is_ready(Interest::READABLE);
+        !stirred || self.is_idle_and_open()
+    }
+
+    /// Waits until the event loop reports that there may be something to read. Asks the system nothing: what
+    /// follows is a read, which waits on where the report was early.
+    pub async fn stirred(&mut self, deadline: Deadline) -> Result<(), ReadError> {
+        poll_fn(|cx| {
+            let ready = self.poll_readable_maybe(cx).map_err(StreamError::Os);
+            self.or_timed_out(cx, deadline, ready)
+        })
+        .await
+    }
+
     /// Ends our side: the peer sees the end of our data, and may still send.
     pub fn shutdown_write(&self) -> Result<(), Errno> {
         rustix::net::shutdown(&self.socket, Shutdown::Write)

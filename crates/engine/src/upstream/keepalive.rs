@@ -74,7 +74,7 @@ impl Pools {
         while let Some(at) = pool.iter().rposition(|idle| idle.address == *address) {
             let idle = pool.remove(at);
             // The peer may have closed it, or sent something nobody asked for: either makes it useless.
-            if idle.connection.stream.is_idle_and_open() {
+            if idle.connection.stream.seems_idle_and_open() {
                 return Some(idle.connection);
             }
         }
@@ -86,7 +86,7 @@ impl Pools {
         let now_ms = net::clock::now_ms();
         let worn = connection.requests >= settings.requests_max
             || now_ms.saturating_sub(connection.made_ms) >= settings.time_ms;
-        if settings.connections_max == 0 || worn || !connection.stream.is_idle_and_open() {
+        if settings.connections_max == 0 || worn || !connection.stream.seems_idle_and_open() {
             return;
         }
         let mut pools = self.idle.borrow_mut();
