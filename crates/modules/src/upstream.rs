@@ -11,7 +11,7 @@ use engine::upstream::{Server, Upstream};
 use net::Address;
 use net::resolver::startup::lookup_all;
 use schema::value::{argument, milliseconds, number, seconds};
-use schema::{Directive, Inherit, Nested, Places, Problem, Services, Value};
+use schema::{Directive, Idle, Inherit, Nested, Places, Problem, Services, Value};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -274,6 +274,10 @@ const fn row(name: &'static str, set: &'static Declare<Conf>, doc: &'static str)
     Directive { name, default: "", set, doc }
 }
 
+const fn idle(name: &'static str) -> Directive {
+    Directive { name, default: "", set: &Idle, doc: "A folder for temporary files that nothing needs yet." }
+}
+
 /// See the file's own words.
 pub static MODULE: Module = Module {
     name: "upstream",
@@ -299,6 +303,10 @@ pub static MODULE: Module = Module {
         row("keepalive_time", &Declare::new(keepalive_time), "How long a connection may be used."),
         row("keepalive_timeout", &Declare::new(keepalive_timeout), "How long an idle connection is kept."),
         row("zone", &Declare::new(zone), "A name for the group's shared state."),
+        // Without their protocols these folders stay empty; configurations name them all the same.
+        idle("fastcgi_temp_path"),
+        idle("uwsgi_temp_path"),
+        idle("scgi_temp_path"),
     ],
     families: &[],
     variables: &[],
