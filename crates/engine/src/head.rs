@@ -4,6 +4,7 @@ use crate::Request;
 use crate::core::values::ServerTokens;
 use crate::variables::content_type;
 use http::Status;
+use http::response::encode_field;
 use std::io::Write;
 
 /// How the response's body is delimited.
@@ -51,19 +52,12 @@ pub fn encode(request: &mut Request<'_>, framing: Outgoing, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\n");
     }
     if !response.location.is_empty() {
-        line(out, b"Location", &response.location);
+        encode_field(b"Location", &response.location, out);
     }
     connection_lines(request, framing, out);
     for (name, value) in response.fields.iter() {
-        line(out, name, value);
+        encode_field(name, value, out);
     }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 

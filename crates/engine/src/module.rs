@@ -84,6 +84,26 @@ pub struct Variable {
     pub doc: &'static str,
 }
 
+impl Variable {
+    /// A variable that is only read.
+    pub const fn plain(
+        name: &'static str,
+        read: fn(&mut Request, &mut Vec<u8>) -> bool,
+        doc: &'static str,
+    ) -> Variable {
+        Variable { name, read: Read::Plain(read), write: None, doc }
+    }
+
+    /// A family of variables with names that begin alike.
+    pub const fn prefix(
+        name: &'static str,
+        read: fn(&mut Request, &[u8], &mut Vec<u8>) -> bool,
+        doc: &'static str,
+    ) -> Variable {
+        Variable { name, read: Read::Prefix(read), write: None, doc }
+    }
+}
+
 /// How a variable is read. The function appends the value and says whether there is one.
 #[derive(Clone, Copy)]
 pub enum Read {

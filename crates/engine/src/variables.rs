@@ -180,22 +180,6 @@ fn builtin(builtins: &HashMap<&'static str, &'static Variable>, name: &[u8]) -> 
     std::str::from_utf8(&name).ok().and_then(|name| builtins.get(name)).copied()
 }
 
-const fn plain(
-    name: &'static str,
-    read: fn(&mut Request, &mut Vec<u8>) -> bool,
-    doc: &'static str,
-) -> Variable {
-    Variable { name, read: Read::Plain(read), write: None, doc }
-}
-
-const fn prefix(
-    name: &'static str,
-    read: fn(&mut Request, &[u8], &mut Vec<u8>) -> bool,
-    doc: &'static str,
-) -> Variable {
-    Variable { name, read: Read::Prefix(read), write: None, doc }
-}
-
 /// Appends a text and says "found".
 fn put(out: &mut Vec<u8>, text: &[u8]) -> bool {
     out.extend_from_slice(text);
@@ -347,29 +331,33 @@ fn document_root(request: &mut Request, out: &mut Vec<u8>) -> bool {
 
 /// Variables of nginx's core module (its manual, "Embedded Variables" of ngx_http_core_module).
 pub static CORE: &[Variable] = &[
-    prefix("http_", http_header, "A header of the request."),
-    prefix("sent_http_", sent_http_header, "A header of the response."),
-    prefix(
+    Variable::prefix("http_", http_header, "A header of the request."),
+    Variable::prefix("sent_http_", sent_http_header, "A header of the response."),
+    Variable::prefix(
         "sent_trailer_",
         |r, n, o| joined(&r.response.trailers, &header_name(n), b", ", o),
         "A trailer of the response.",
     ),
-    prefix("cookie_", |r, n, o| some(o, http::cookie::find(&r.head.fields, n)), "A cookie."),
-    prefix("arg_", |r, n, o| some(o, http::args::find(&r.args, n)), "An argument of the request line."),
-    plain("host", |r, o| host(r, o), "The host of the request, or the server's name."),
-    plain("uri", |r, o| put(o, &r.uri), "The path in force, decoded."),
-    plain("document_uri", |r, o| put(o, &r.uri), "The same as $uri."),
-    plain("request_uri", |r, o| put(o, r.head.target()), "The path and arguments as they came."),
-    plain("request", |r, o| put(o, r.head.request_line()), "The request line."),
-    plain("request_method", |r, o| put(o, r.method.name(&r.head)), "The method."),
+    Variable::prefix("cookie_", |r, n, o| some(o, http::cookie::find(&r.head.fields, n)), "A cookie."),
+    Variable::prefix(
+        "arg_",
+        |r, n, o| some(o, http::args::find(&r.args, n)),
+        "An argument of the request line.",
+    ),
+    Variable::plain("host", |r, o| host(r, o), "The host of the request, or the server's name."),
+    Variable::plain("uri", |r, o| put(o, &r.uri), "The path in force, decoded."),
+    Variable::plain("document_uri", |r, o| put(o, &r.uri), "The same as $uri."),
+    Variable::plain("request_uri", |r, o| put(o, r.head.target()), "The path and arguments as they came."),
+    Variable::plain("request", |r, o| put(o, r.head.request_line()), "The request line."),
+    Variable::plain("request_method", |r, o| put(o, r.method.name(&r.head)), "The method."),
     Variable {
         name: "args",
         read: Read::Plain(|r, o| !r.args.is_empty() && put(o, &r.args)),
         write: Some(write_args),
         doc: "The arguments.",
     },
-    plain("query_string", |r, o| !r.args.is_empty() && put(o, &r.args), "The same as $args."),
-    plain(
+    Variable::plain("query_string", |r, o| !r.args.is_empty() && put(o, &r.args), "The same as $args."),
+    Variable::plain(
         "is_args",
         |r, o| put(o, if r.args.is_empty() { b"" } else { b"?" }),
         "A question mark if there are arguments.",
@@ -380,8 +368,8 @@ pub static CORE: &[Variable] = &[
         write: Some(write_limit_rate),
         doc: "The limit of the answer's rate.",
     },
-    plain("document_root", document_root, "The root in force."),
-    plain(
+    Variable::plain("document_root", document_root, "The root in force."),
+    Variable::plain(
         "realpath_root",
         |r, o| {
             let mut path = Vec::new();
@@ -390,7 +378,7 @@ pub static CORE: &[Variable] = &[
         },
         "The root in force without symbolic links.",
     ),
-    plain(
+    Variable::plain(
         "request_filename",
         |r, o| {
             let path = r.file_path();
@@ -398,8 +386,8 @@ pub static CORE: &[Variable] = &[
         },
         "The file for the request.",
     ),
-    plain("server_name", |r, o| put(o, &r.site.name), "The server's first name."),
-    plain(
+    Variable::plain("server_name", |r, o| put(o, &r.site.name), "The server's first name."),
+    Variable::plain(
         "server_addr",
         |r, o| {
             r.connection.local_address().write_host(o);
@@ -407,25 +395,25 @@ pub static CORE: &[Variable] = &[
         },
         "The address the request came to.",
     ),
-    plain(
+    Variable::plain(
         "server_port",
         |r, o| print(o, format_args!("{}", r.connection.local_address().port())),
         "The port the request came to.",
     ),
-    plain("server_protocol", |r, o| put(o, r.head.version.name()), "The protocol of the request."),
-    plain("scheme", |r, o| put(o, r.scheme().as_bytes()), "http or https."),
-    plain("https", |r, o| r.connection.tls && put(o, b"on"), "on for HTTPS."),
-    plain(
+    Variable::plain("server_protocol", |r, o| put(o, r.head.version.name()), "The protocol of the request."),
+    Variable::plain("scheme", |r, o| put(o, r.scheme().as_bytes()), "http or https."),
+    Variable::plain("https", |r, o| r.connection.tls && put(o, b"on"), "on for HTTPS."),
+    Variable::plain(
         "request_port",
         |r, o| r.head.port().is_some_and(|port| print(o, format_args!("{port}"))),
         "The port of the request's host.",
     ),
-    plain(
+    Variable::plain(
         "is_request_port",
         |r, o| put(o, if r.head.port().is_some() { b":" } else { b"" }),
         "A colon if the host has a port.",
     ),
-    plain(
+    Variable::plain(
         "remote_addr",
         |r, o| {
             r.client_address().write_host(o);
@@ -433,7 +421,7 @@ pub static CORE: &[Variable] = &[
         },
         "The client's address.",
     ),
-    plain(
+    Variable::plain(
         "remote_port",
         |r, o| match r.client_address().port() {
             0 => true,
@@ -441,14 +429,18 @@ pub static CORE: &[Variable] = &[
         },
         "The client's port.",
     ),
-    plain("binary_remote_addr", binary_address, "The client's address in binary."),
-    plain(
+    Variable::plain("binary_remote_addr", binary_address, "The client's address in binary."),
+    Variable::plain(
         "remote_user",
         |r, o| crate::request::remote_user(r).is_some_and(|user| put(o, &user)),
         "The user of Basic authentication.",
     ),
-    plain("proxy_protocol_addr", proxy_protocol_address, "The client's address from the PROXY protocol."),
-    plain(
+    Variable::plain(
+        "proxy_protocol_addr",
+        proxy_protocol_address,
+        "The client's address from the PROXY protocol.",
+    ),
+    Variable::plain(
         "proxy_protocol_port",
         |r, o| {
             r.connection
@@ -458,7 +450,7 @@ pub static CORE: &[Variable] = &[
         },
         "The client's port from the PROXY protocol.",
     ),
-    plain(
+    Variable::plain(
         "proxy_protocol_server_addr",
         |r, o| {
             r.connection.proxy_protocol.as_ref().is_some_and(|h| {
@@ -468,7 +460,7 @@ pub static CORE: &[Variable] = &[
         },
         "The server's address from the PROXY protocol.",
     ),
-    plain(
+    Variable::plain(
         "proxy_protocol_server_port",
         |r, o| {
             r.connection
@@ -478,13 +470,17 @@ pub static CORE: &[Variable] = &[
         },
         "The server's port from the PROXY protocol.",
     ),
-    prefix(
+    Variable::prefix(
         "proxy_protocol_tlv_",
         |r, n, o| r.connection.proxy_protocol.as_ref().is_some_and(|h| some(o, h.tlv(n).as_deref())),
         "A TLV of the PROXY protocol.",
     ),
-    plain("content_type", |r, o| some(o, r.head.fields.get(b"Content-Type")), "The request's Content-Type."),
-    plain(
+    Variable::plain(
+        "content_type",
+        |r, o| some(o, r.head.fields.get(b"Content-Type")),
+        "The request's Content-Type.",
+    ),
+    Variable::plain(
         "content_length",
         |r, o| match r.head.fields.get(b"Content-Length") {
             Some(text) => put(o, text),
@@ -492,48 +488,64 @@ pub static CORE: &[Variable] = &[
         },
         "The request's Content-Length.",
     ),
-    plain("request_body", request_body, "The request's body, when it is in memory."),
-    plain(
+    Variable::plain("request_body", request_body, "The request's body, when it is in memory."),
+    Variable::plain(
         "request_body_file",
         |r, o| some(o, r.body.file.as_ref().map(|file| file.path().as_ref())),
         "The file with the request's body.",
     ),
-    plain(
+    Variable::plain(
         "request_length",
         |r, o| print(o, format_args!("{}", r.received_bytes)),
         "The length of the request.",
     ),
-    plain(
+    Variable::plain(
         "request_time",
         |r, o| seconds(o, net::clock::now_ms().saturating_sub(r.started_ms)),
         "Seconds since the request's first byte.",
     ),
-    plain("request_id", request_id, "Sixteen random bytes in hexadecimal."),
-    plain("request_completion", |r, o| r.completed && put(o, b"OK"), "OK if the request was completed."),
-    plain("status", |r, o| print(o, format_args!("{:03}", r.response.status.0)), "The answer's status."),
-    plain("bytes_sent", |r, o| print(o, format_args!("{}", r.sent_bytes)), "Bytes sent to the client."),
-    plain(
+    Variable::plain("request_id", request_id, "Sixteen random bytes in hexadecimal."),
+    Variable::plain(
+        "request_completion",
+        |r, o| r.completed && put(o, b"OK"),
+        "OK if the request was completed.",
+    ),
+    Variable::plain(
+        "status",
+        |r, o| print(o, format_args!("{:03}", r.response.status.0)),
+        "The answer's status.",
+    ),
+    Variable::plain(
+        "bytes_sent",
+        |r, o| print(o, format_args!("{}", r.sent_bytes)),
+        "Bytes sent to the client.",
+    ),
+    Variable::plain(
         "body_bytes_sent",
         |r, o| print(o, format_args!("{}", r.sent_bytes.saturating_sub(r.sent_head_bytes))),
         "Bytes sent without the head.",
     ),
-    plain(
+    Variable::plain(
         "pipe",
         |r, o| put(o, if r.connection.pipelined.get() { b"p" } else { b"." }),
         "p if the request was pipelined.",
     ),
-    plain("connection", |r, o| print(o, format_args!("{}", r.connection.number)), "The connection's number."),
-    plain(
+    Variable::plain(
+        "connection",
+        |r, o| print(o, format_args!("{}", r.connection.number)),
+        "The connection's number.",
+    ),
+    Variable::plain(
         "connection_requests",
         |r, o| print(o, format_args!("{}", r.connection.requests.get())),
         "Requests on this connection.",
     ),
-    plain(
+    Variable::plain(
         "connection_time",
         |r, o| seconds(o, net::clock::now_ms().saturating_sub(r.connection.started_ms)),
         "Seconds since the connection began.",
     ),
-    plain(
+    Variable::plain(
         "msec",
         |_, o| {
             let now = net::clock::wall();
@@ -541,13 +553,21 @@ pub static CORE: &[Variable] = &[
         },
         "Seconds since 1970.",
     ),
-    plain("time_iso8601", |_, o| put(o, &net::clock::time_iso8601()), "The time in ISO 8601."),
-    plain("time_local", |_, o| put(o, &net::clock::time_local()), "The time in the common log format."),
-    plain("hostname", |r, o| put(o, &r.thread.hostname), "The machine's name."),
-    plain(
+    Variable::plain("time_iso8601", |_, o| put(o, &net::clock::time_iso8601()), "The time in ISO 8601."),
+    Variable::plain(
+        "time_local",
+        |_, o| put(o, &net::clock::time_local()),
+        "The time in the common log format.",
+    ),
+    Variable::plain("hostname", |r, o| put(o, &r.thread.hostname), "The machine's name."),
+    Variable::plain(
         "nginx_version",
         |_, o| put(o, crate::COMPATIBLE_VERSION.as_bytes()),
         "The version of nginx that this is compatible with.",
     ),
-    plain("pid", |_, o| print(o, format_args!("{}", std::process::id())), "The worker's process id."),
+    Variable::plain(
+        "pid",
+        |_, o| print(o, format_args!("{}", std::process::id())),
+        "The worker's process id.",
+    ),
 ];

@@ -6,7 +6,7 @@ mod rewrites;
 use bstr::{BString, ByteSlice};
 use conf::Node;
 use engine::Request;
-use engine::module::{Build, Declare, Installer, Module, Read, Variable, cells, finish_nothing};
+use engine::module::{Build, Declare, Installer, Module, Variable, cells, finish_nothing};
 use engine::upstream::settings::{Settings, family};
 use pass::{Pass, ProxyStep, Target};
 use rewrites::{CookieFlags, Rewrite};
@@ -189,14 +189,6 @@ fn forwarded_for(request: &mut Request, out: &mut Vec<u8>) -> bool {
     true
 }
 
-const fn plain(
-    name: &'static str,
-    read: fn(&mut Request, &mut Vec<u8>) -> bool,
-    doc: &'static str,
-) -> Variable {
-    Variable { name, read: Read::Plain(read), write: None, doc }
-}
-
 /// See the file's own words.
 pub static MODULE: Module = Module {
     name: "proxy",
@@ -270,9 +262,13 @@ pub static MODULE: Module = Module {
     ],
     families: &[family("proxy_")],
     variables: &[
-        plain("proxy_host", proxy_host, "Host and port of proxy_pass."),
-        plain("proxy_port", proxy_port, "The port of proxy_pass."),
-        plain("proxy_add_x_forwarded_for", forwarded_for, "X-Forwarded-For with the client's address added."),
+        Variable::plain("proxy_host", proxy_host, "Host and port of proxy_pass."),
+        Variable::plain("proxy_port", proxy_port, "The port of proxy_pass."),
+        Variable::plain(
+            "proxy_add_x_forwarded_for",
+            forwarded_for,
+            "X-Forwarded-For with the client's address added.",
+        ),
     ],
     cells: cells::<Conf>,
     install,

@@ -11,6 +11,7 @@ use engine::upstream::url::{self, UpstreamUrl};
 use engine::upstream::{BodyFraming, Call, Destination, Protocol, Settings, Upstream};
 use http::Status;
 use http::escape::{Escape, escape_uri};
+use http::response::encode_field;
 use schema::Problem;
 use std::io::Write;
 use std::sync::Arc;
@@ -363,7 +364,7 @@ impl Protocol for Pass {
                 if self.dropped.iter().any(|dropped| dropped.eq_ignore_ascii_case(name)) {
                     continue;
                 }
-                line(out, name, value);
+                encode_field(name, value, out);
             }
         }
         out.extend_from_slice(b"\r\n");
@@ -431,7 +432,7 @@ impl Pass {
             value.clone_from(&request.note::<Named>().host);
         }
         if !value.is_empty() {
-            line(out, b"Host", &value);
+            encode_field(b"Host", &value, out);
         }
     }
 
@@ -480,15 +481,8 @@ impl Pass {
         let asks =
             connection.split(|byte| *byte == b',').any(|word| word.trim().eq_ignore_ascii_case(b"upgrade"));
         if asks {
-            line(out, b"Upgrade", protocol);
+            encode_field(b"Upgrade", protocol, out);
             out.extend_from_slice(b"Connection: upgrade\r\n");
         }
     }
-}
-
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
