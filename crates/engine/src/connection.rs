@@ -58,6 +58,22 @@ impl Facts {
         &self.local
     }
 
+    /// The same connection for a request that goes on beside it.
+    pub fn copy(&self) -> Facts {
+        Facts {
+            number: self.number,
+            peer: self.peer.clone(),
+            local: self.local.clone(),
+            listen: self.listen.clone(),
+            tls: self.tls,
+            started_ms: self.started_ms,
+            requests: self.requests.clone(),
+            pipelined: self.pipelined.clone(),
+            proxy_protocol: self.proxy_protocol.clone(),
+            tcp_info: self.tcp_info.clone(),
+        }
+    }
+
     /// The connection of a request that came on none (subrequests in tests).
     pub fn new(number: u64, peer: Address, local: Address, listen: Address) -> Facts {
         Facts {
@@ -221,6 +237,9 @@ async fn request(
         }
         Head::Gone => return None,
     };
+    if snapshot.variables.wants_tcp_info {
+        facts.tcp_info.set(h1.stream.tcp_info());
+    }
     let site = site_for(snapshot, listener, &head);
     let framing = head.framing();
     let mut request = Request::new(thread, snapshot, facts, site, head, std::mem::take(parts));

@@ -1,9 +1,10 @@
 //! The effects a step may ask for, carried out: sleeping, files, request bodies, subrequests.
 
 use crate::driver::{BodyError, Driver};
-use crate::flow::{Answer, Ask, FileQuery, Flow, Target};
-use crate::{Request, body};
-use http::{Fields, Status};
+use crate::flow::{Answer, Ask, FileQuery, Flow, SmallFile, Target};
+use crate::request::Subresponse;
+use crate::{Request, background, body};
+use http::Status;
 use net::file::cache::CacheUse;
 use net::file::{FileError, Opened};
 use std::rc::Rc;
@@ -23,6 +24,12 @@ pub async fn perform(request: &mut Request<'_>, driver: &mut Driver, ask: Ask) -
         Ask::File(query) => Answer::File(open(request, &query)),
         Ask::Directory(path) => Answer::Directory(net::file::list_directory(&path)),
         Ask::Body => Answer::Body(body::read_whole(request, driver).await.map_err(BodyError::status)),
+        Ask::Read(file) => Answer::Read(read(&file)),
+        Ask::Background(target) => {
+            background::begin(request, target);
+            Answer::Begun
+        }
+        // Carried out by the exchange, for it is an exchange of its own.
         Ask::Subrequest(_) => Answer::Subrequest(http::Status::INTERNAL_SERVER_ERROR),
     }
 }
@@ -61,9 +68,7 @@ fn open(request: &mut Request<'_>, query: &FileQuery) -> Result<Rc<Opened>, File
 /// Runs a request for another URI of the same server, throws its body away and tells its status.
 pub async fn subrequest(request: &mut Request<'_>, target: Target) -> Answer {
     let mut driver = Driver::discarding();
-    let (status, fields) = run(request, target, &mut driver).await;
-    request.subresponse = fields;
-    Answer::Subrequest(status)
+    Answer::Subrequest(run(request, target, &mut driver).await)
 }
 
 /// The body of a subrequest, to be put in the place of an include.
@@ -76,7 +81,8 @@ pub async fn included(request: &mut Request<'_>, target: Target) -> Vec<u8> {
     }
 }
 
-async fn run(request: &mut Request<'_>, target: Target, driver: &mut Driver) -> (Status, Fields) {
+/// Runs a request for another URI. Set variables and lasting notes belong to both.
+async fn run(request: &mut Request<'_>, target: Target, driver: &mut Driver) -> Status {
     let (uri, args, first) = match target {
         Target::Uri { uri, args } => (uri, args, None),
         Target::Named(name) => {
@@ -84,10 +90,28 @@ async fn run(request: &mut Request<'_>, target: Target, driver: &mut Driver) -> 
         }
     };
     let mut inner = request.subrequest_for(uri, args);
+    inner.stored = std::mem::take(&mut request.stored);
+    inner.lasting = std::mem::take(&mut request.lasting);
     crate::exchange::exchange(&mut inner, driver, first).await;
-    let mut fields = std::mem::take(&mut inner.upstream_fields);
-    if fields.is_empty() {
-        fields = std::mem::take(&mut inner.response.fields);
+    request.stored = std::mem::take(&mut inner.stored);
+    request.lasting = std::mem::take(&mut inner.lasting);
+    request.subresponse = Subresponse {
+        response: inner.response,
+        attempts: inner.attempts,
+        upstream_fields: inner.upstream_fields,
+        upstream_trailers: inner.upstream_trailers,
+        uri: inner.uri,
+        args: inner.args,
+    };
+    request.subresponse.response.status
+}
+
+fn read(wanted: &SmallFile) -> Result<Vec<u8>, FileError> {
+    let opened = net::file::open_file(&wanted.path, net::file::Symlinks::Follow)?;
+    let mut bytes = Vec::new();
+    if let Some(file) = &opened.file {
+        let length = wanted.bytes_max.min(usize::try_from(opened.info.size).unwrap_or(usize::MAX));
+        net::file::read_range(file, 0, length, &mut bytes)?;
     }
-    (inner.response.status, fields)
+    Ok(bytes)
 }

@@ -43,8 +43,10 @@ enum Entry {
 pub async fn exchange(request: &mut Request<'_>, driver: &mut Driver, first: Option<Flow>) -> Ending {
     let ending = answer(request, driver, first).await;
     request.completed = ending == Ending::Complete;
-    for logger in &request.plan.loggers {
-        logger.log(request);
+    if !request.subrequest || request.plan.core.log_subrequest.0 {
+        for logger in &request.plan.loggers {
+            logger.log(request);
+        }
     }
     ending
 }
@@ -121,7 +123,12 @@ fn enter(request: &mut Request<'_>, target: Target) -> Result<Entry, Status> {
     request.uri_changed = false;
     request.prefix_valid = true;
     request.uri_below_alias = false;
+    // An error page for 401 keeps the demand for credentials.
+    let demand = request.response.fields.get(b"WWW-Authenticate").map(<[u8]>::to_vec);
     request.response.clear();
+    if let Some(demand) = demand {
+        request.response.fields.push(b"WWW-Authenticate", &demand);
+    }
     request.notes.clear();
     match target {
         Target::Uri { uri, args } => {
@@ -249,7 +256,10 @@ async fn access(request: &mut Request<'_>, driver: &mut Driver) -> Flow {
     for step in &request.plan.steps[Phase::Access as usize] {
         match run(request, driver, &**step).await {
             Flow::Next => {}
-            Flow::Allow if any => return Flow::Next,
+            Flow::Allow if any => {
+                request.response.fields.remove(b"WWW-Authenticate");
+                return Flow::Next;
+            }
             Flow::Allow => {}
             Flow::Deny(status @ (Status::FORBIDDEN | Status::UNAUTHORIZED)) if any => {
                 // A demand for credentials tells the client more than a plain refusal.
@@ -257,6 +267,7 @@ async fn access(request: &mut Request<'_>, driver: &mut Driver) -> Flow {
                     refusal = Some(status);
                 }
             }
+            Flow::Deny(status) => return deny(request, driver, status).await,
             decided => return decided,
         }
     }
@@ -266,9 +277,19 @@ async fn access(request: &mut Request<'_>, driver: &mut Driver) -> Flow {
             if status == Status::FORBIDDEN {
                 request.log_error(Level::Error, format_args!("access forbidden by rule"));
             }
-            Flow::Deny(status)
+            deny(request, driver, status).await
         }
     }
+}
+
+/// Refuses; wrong credentials after a while (`auth_delay`), against guessing by the clock or by force.
+async fn deny(request: &mut Request<'_>, driver: &mut Driver, status: Status) -> Flow {
+    let delay = request.plan.core.auth_delay.0;
+    if status == Status::UNAUTHORIZED && delay > 0 {
+        request.log_error(Level::Info, format_args!("delaying unauthorized request"));
+        effects::perform(request, driver, Ask::Sleep(delay)).await;
+    }
+    Flow::Deny(status)
 }
 
 /// The location's handler, or the first of index, listing and files that answers.

@@ -120,6 +120,19 @@ pub enum Ask {
     Body,
     /// Run a subrequest and report its status and head.
     Subrequest(Target),
+    /// Run a subrequest with the request's own method and body, and do not wait for it.
+    Background(Target),
+    /// Read a whole small file as it is now, past every cache.
+    Read(SmallFile),
+}
+
+/// A file that is read whole.
+#[derive(Debug, Clone)]
+pub struct SmallFile {
+    /// Its path.
+    pub path: Vec<u8>,
+    /// What is longer is cut here.
+    pub bytes_max: usize,
 }
 
 /// What is asked about a file.
@@ -141,8 +154,12 @@ pub enum Answer {
     Directory(Result<Vec<DirectoryEntry>, FileError>),
     /// The body was read, or the status that ends the request.
     Body(Result<(), Status>),
-    /// The subrequest's status; its head is `request.subresponse`.
+    /// The subrequest's status; more of it is in `request.subresponse`.
     Subrequest(Status),
+    /// The subrequest was begun.
+    Begun,
+    /// The contents of a small file or why there are none.
+    Read(Result<Vec<u8>, FileError>),
 }
 
 /// A module's work in one phase of one location.
@@ -160,6 +177,10 @@ pub trait Step: Send + Sync {
 pub trait Filter: Send + Sync {
     /// Changes the head; a transform if the body is to change too.
     fn head(&self, request: &mut Request) -> Option<Box<dyn Transform>>;
+
+    /// The body went out: adds trailers to `request.response.trailers`. Asked only where
+    /// `request.response.expects_trailers` was set, so that the body is chunked.
+    fn trailers(&self, _request: &mut Request) {}
 }
 
 /// A change of the body on its way.

@@ -230,6 +230,11 @@ fn rate(request: &mut Request<'_>) -> Option<(u64, u64)> {
 
 /// Ends the body and sends what waits.
 pub async fn finish(request: &mut Request<'_>, driver: &mut Driver) -> Ending {
+    if request.response.expects_trailers && request.method != http::Method::Head {
+        for filter in &request.plan.filters {
+            filter.trailers(request);
+        }
+    }
     let trailers: Fields = std::mem::take(&mut request.response.trailers);
     let sent = driver.finish(&trailers, send_deadline(request)).await;
     request.response.trailers = trailers;

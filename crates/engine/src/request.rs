@@ -86,14 +86,16 @@ pub struct Request<'s> {
     pub limit_rate: Option<u64>,
     /// Is it a subrequest?
     pub subrequest: bool,
-    /// Head of the last subrequest's answer.
-    pub subresponse: Fields,
+    /// What came of the last subrequest.
+    pub subresponse: Subresponse,
     /// Did everything go out?
     pub completed: bool,
     /// The request's identifier, made on first use.
     pub id: Option<[u8; 16]>,
     /// Notes that modules keep from one of their functions to another, by the module's own type.
     pub notes: Vec<(std::any::TypeId, Box<dyn std::any::Any>)>,
+    /// Notes that internal redirects leave alone, and that a request shares with its subrequests.
+    pub lasting: Vec<(std::any::TypeId, Box<dyn std::any::Any>)>,
     /// What the request is doing, for the tail of error messages (`while connecting to upstream`).
     pub action: &'static str,
     /// What the last upstream message should name, e.g. `http://127.0.0.1:3000/x`.
@@ -129,6 +131,8 @@ pub struct Response {
     pub server_given: bool,
     /// As [`Response::server_given`], for `Date`.
     pub date_given: bool,
+    /// A filter will add trailers, so that the body must be chunked.
+    pub expects_trailers: bool,
     /// Was the head sent?
     pub sent: bool,
     /// An upgraded connection: no framing, bytes both ways.
@@ -179,6 +183,23 @@ pub struct Body {
     pub received: u64,
 }
 
+/// What came of a subrequest.
+#[derive(Default)]
+pub struct Subresponse {
+    /// The head of its answer.
+    pub response: Response,
+    /// The peers that were asked.
+    pub attempts: Vec<Attempted>,
+    /// The head of the upstream's answer.
+    pub upstream_fields: Fields,
+    /// Trailers of the upstream's answer.
+    pub upstream_trailers: Fields,
+    /// Its path in the end.
+    pub uri: Vec<u8>,
+    /// Its arguments.
+    pub args: Vec<u8>,
+}
+
 /// What a connection keeps from one request for the next, so that buffers are made once.
 #[derive(Default)]
 pub struct Parts {
@@ -208,11 +229,7 @@ impl<'s> Request<'s> {
         head: RequestHead,
         parts: Parts,
     ) -> Request<'s> {
-        let length = match head.framing() {
-            http::Framing::Length(length) => Some(length),
-            http::Framing::None => Some(0),
-            http::Framing::Chunked => None,
-        };
+        let length = announced_length(&head);
         let mut uri = parts.uri;
         let mut args = parts.args;
         uri.clear();
@@ -262,10 +279,11 @@ impl<'s> Request<'s> {
             keep_alive: false,
             limit_rate: None,
             subrequest: false,
-            subresponse: Fields::default(),
+            subresponse: Subresponse::default(),
             completed: false,
             id: None,
             notes: Vec::new(),
+            lasting: Vec::new(),
             action: "",
             upstream_uri: Vec::new(),
         }
@@ -308,7 +326,6 @@ impl<'s> Request<'s> {
         inner.subrequest = true;
         inner.method = http::Method::Get;
         inner.body = Body { length: Some(0), read: true, ..Body::default() };
-        inner.stored = self.stored.clone();
         inner.real_address = self.real_address.clone();
         inner.started_ms = self.started_ms;
         inner.redirects_left = self.redirects_left.saturating_sub(1);
@@ -381,6 +398,36 @@ impl<'s> Request<'s> {
             self.notes.len() - 1
         });
         schema::directive::own_mut(&mut *self.notes[at].1)
+    }
+
+    /// As [`Request::note`], but kept over internal redirects and shared with subrequests.
+    pub fn lasting_note<T: Default + 'static>(&mut self) -> &mut T {
+        let id = std::any::TypeId::of::<T>();
+        let at = self.lasting.iter().position(|(kept, _)| *kept == id).unwrap_or_else(|| {
+            self.lasting.push((id, Box::<T>::default()));
+            self.lasting.len() - 1
+        });
+        schema::directive::own_mut(&mut *self.lasting[at].1)
+    }
+
+    /// Does something with variables reading as in the last subrequest.
+    pub fn as_subrequest<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> T {
+        self.exchange_subresponse();
+        let result = what(self);
+        self.exchange_subresponse();
+        result
+    }
+
+    fn exchange_subresponse(&mut self) {
+        use std::mem::swap;
+        let mut inner = std::mem::take(&mut self.subresponse);
+        swap(&mut self.response, &mut inner.response);
+        swap(&mut self.attempts, &mut inner.attempts);
+        swap(&mut self.upstream_fields, &mut inner.upstream_fields);
+        swap(&mut self.upstream_trailers, &mut inner.upstream_trailers);
+        swap(&mut self.uri, &mut inner.uri);
+        swap(&mut self.args, &mut inner.args);
+        self.subresponse = inner;
     }
 
     /// The client's address: the real one when a trusted proxy told it.
@@ -460,6 +507,15 @@ pub struct MappedPath {
     pub path: Vec<u8>,
     /// How many bytes of it `root` or `alias` gave.
     pub root_bytes: usize,
+}
+
+/// The length of a request's body as its head tells it; none when it comes in chunks.
+fn announced_length(head: &RequestHead) -> Option<u64> {
+    match head.framing() {
+        http::Framing::Length(length) => Some(length),
+        http::Framing::None => Some(0),
+        http::Framing::Chunked => None,
+    }
 }
 
 /// The user name of Basic authentication, decoded once.

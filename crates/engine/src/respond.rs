@@ -61,13 +61,18 @@ fn framing(request: &mut Request<'_>, bodiless: bool, source: &Source) -> Outgoi
         request.response.content_length = None;
         return Outgoing::Length;
     }
+    let may_chunk = request.head.version >= Version::HTTP_11 && request.plan.core.chunked_transfer_encoding.0;
+    if request.response.expects_trailers && may_chunk && !bodiless {
+        request.response.content_length = None;
+        return Outgoing::Chunked;
+    }
     if matches!(source, Source::Empty) && request.response.content_length.is_none() && !bodiless {
         request.response.content_length = Some(0);
     }
     if request.response.content_length.is_some() {
         return Outgoing::Length;
     }
-    if request.head.version >= Version::HTTP_11 && request.plan.core.chunked_transfer_encoding.0 {
+    if may_chunk {
         return Outgoing::Chunked;
     }
     request.keep_alive = false;

@@ -12,7 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt::Arguments;
 use std::io::Write;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use tokio::sync::Notify;
@@ -68,6 +68,7 @@ pub struct Thread {
     pub process: Arc<Process>,
     /// Idle connections to upstreams.
     pub pools: Pools,
+    this: Weak<Thread>,
     snapshot: RefCell<Arc<Snapshot>>,
     connections: Cell<usize>,
     stopping: Cell<bool>,
@@ -91,9 +92,10 @@ impl std::ops::Deref for Thread {
 impl Thread {
     /// A thread that serves this configuration.
     pub fn new(process: Arc<Process>, snapshot: Arc<Snapshot>) -> Rc<Thread> {
-        Rc::new(Thread {
+        Rc::new_cyclic(|this| Thread {
             process,
             pools: Pools::default(),
+            this: this.clone(),
             snapshot: RefCell::new(snapshot),
             connections: Cell::new(0),
             stopping: Cell::new(false),
@@ -103,6 +105,11 @@ impl Thread {
             dynamic: RefCell::default(),
             resolvers: RefCell::default(),
         })
+    }
+
+    /// For tasks that outlive the one that holds this reference.
+    pub fn handle(&self) -> Option<Rc<Thread>> {
+        self.this.upgrade()
     }
 
     /// The configuration in force.

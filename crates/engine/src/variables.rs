@@ -50,6 +50,8 @@ pub struct Registry {
 pub struct Definitions {
     names: Vec<BString>,
     definitions: Vec<Definition>,
+    /// Does anything use `$tcpinfo_*`, so that the kernel is to be asked?
+    pub wants_tcp_info: bool,
 }
 
 impl Definitions {
@@ -165,7 +167,12 @@ impl Registry {
                 None => unknown.push(name.clone()),
             }
         }
-        if unknown.is_empty() { Ok(Definitions { names: self.names, definitions }) } else { Err(unknown) }
+        let wants_tcp_info = self.names.iter().any(|name| name.starts_with(b"tcpinfo_"));
+        if unknown.is_empty() {
+            Ok(Definitions { names: self.names, definitions, wants_tcp_info })
+        } else {
+            Err(unknown)
+        }
     }
 }
 
@@ -206,10 +213,10 @@ fn write_limit_rate(request: &mut Request, value: &[u8]) {
     request.limit_rate = schema::value::size(value).map(|rate| rate as u64);
 }
 
-/// Values of all header fields of a name, joined as nginx joins them.
-fn joined(fields: &http::Fields, name: &[u8], separator: &[u8], out: &mut Vec<u8>) -> bool {
+/// Values of all header fields of a name (a variable's: underscores stand for hyphens), joined as nginx joins them.
+fn joined(fields: &http::Fields, rest: &[u8], separator: &[u8], out: &mut Vec<u8>) -> bool {
     let mut found = false;
-    for value in fields.all(name) {
+    for value in fields.all_as_variable(rest) {
         if found {
             out.extend_from_slice(separator);
         }
@@ -219,16 +226,9 @@ fn joined(fields: &http::Fields, name: &[u8], separator: &[u8], out: &mut Vec<u8
     found
 }
 
-/// `http_user_agent` to the header it names: dashes stand where underscores are.
-pub fn header_name(rest: &[u8]) -> Vec<u8> {
-    rest.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect()
-}
-
 fn http_header(request: &mut Request, rest: &[u8], out: &mut Vec<u8>) -> bool {
     let separator: &[u8] = if rest == b"cookie" { b"; " } else { b", " };
-    // A header whose name really holds underscores is found too, as nginx compares.
-    joined(&request.head.fields, &header_name(rest), separator, out)
-        || joined(&request.head.fields, rest, separator, out)
+    joined(&request.head.fields, rest, separator, out)
 }
 
 fn sent_http_header(request: &mut Request, rest: &[u8], out: &mut Vec<u8>) -> bool {
@@ -259,7 +259,7 @@ fn sent_http_header(request: &mut Request, rest: &[u8], out: &mut Vec<u8>) -> bo
         b"transfer_encoding" => {
             response.content_length.is_none() && response.sent && !response.upgraded && put(out, b"chunked")
         }
-        _ => joined(&response.fields, &header_name(rest), b", ", out),
+        _ => joined(&response.fields, rest, b", ", out),
     }
 }
 
@@ -299,6 +299,11 @@ fn seconds(out: &mut Vec<u8>, milliseconds: u64) -> bool {
     print(out, format_args!("{}.{:03}", milliseconds / 1000, milliseconds % 1000))
 }
 
+/// What the kernel said of the connection when the request began.
+fn tcp_info(request: &mut Request, out: &mut Vec<u8>, read: fn(net::sockopt::TcpInfo) -> u32) -> bool {
+    request.connection.tcp_info.get().is_some_and(|info| print(out, format_args!("{}", read(info))))
+}
+
 fn request_id(request: &mut Request, out: &mut Vec<u8>) -> bool {
     let id = *request.id.get_or_insert_with(net::random::request_id);
     id.iter().all(|byte| print(out, format_args!("{byte:02x}")))
@@ -335,7 +340,7 @@ pub static CORE: &[Variable] = &[
     Variable::prefix("sent_http_", sent_http_header, "A header of the response."),
     Variable::prefix(
         "sent_trailer_",
-        |r, n, o| joined(&r.response.trailers, &header_name(n), b", ", o),
+        |r, n, o| joined(&r.response.trailers, n, b", ", o),
         "A trailer of the response.",
     ),
     Variable::prefix("cookie_", |r, n, o| some(o, http::cookie::find(&r.head.fields, n)), "A cookie."),
@@ -544,6 +549,26 @@ pub static CORE: &[Variable] = &[
         "connection_time",
         |r, o| seconds(o, net::clock::now_ms().saturating_sub(r.connection.started_ms)),
         "Seconds since the connection began.",
+    ),
+    Variable::plain(
+        "tcpinfo_rtt",
+        |r, o| tcp_info(r, o, |info| info.rtt_us),
+        "The connection's smoothed round-trip time, microseconds.",
+    ),
+    Variable::plain(
+        "tcpinfo_rttvar",
+        |r, o| tcp_info(r, o, |info| info.rttvar_us),
+        "The variation of that, microseconds.",
+    ),
+    Variable::plain(
+        "tcpinfo_snd_cwnd",
+        |r, o| tcp_info(r, o, |info| info.snd_cwnd),
+        "The connection's congestion window, segments.",
+    ),
+    Variable::plain(
+        "tcpinfo_rcv_space",
+        |r, o| tcp_info(r, o, |info| info.rcv_space_bytes),
+        "The connection's receive window, bytes.",
     ),
     Variable::plain(
         "msec",

@@ -5,10 +5,25 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
+mod cidr;
+mod headers;
+mod limit_conn;
+mod limit_req;
+mod log;
 mod proxy;
 mod upstream;
+mod zones;
 
 use engine::Module;
 
 /// All modules in order of execution.
-pub static MODULES: &[&Module] = &[&upstream::MODULE, &proxy::MODULE];
+pub static MODULES: &[&Module] = &[
+    &limit_req::MODULE,
+    &limit_conn::MODULE,
+    &access::MODULE,
+    &upstream::MODULE,
+    &proxy::MODULE,
+    &headers::MODULE,
+    &log::MODULE,
+];

@@ -309,7 +309,7 @@ pub static MODULE: Module = Module {
         idle("scgi_temp_path"),
     ],
     families: &[],
-    variables: &[],
+    variables: engine::upstream::variables::VARIABLES,
     cells: cells::<Conf>,
     install,
     finish,

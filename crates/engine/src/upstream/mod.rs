@@ -10,6 +10,7 @@ mod names;
 mod reply;
 pub mod settings;
 pub mod url;
+pub mod variables;
 
 pub use attempt::call;
 pub use body::{UpstreamBody, deliver};

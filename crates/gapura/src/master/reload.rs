@@ -95,9 +95,9 @@ impl Master {
     }
 
     /// The worker that serves takes the new configuration. Returns the old one, or the new one where it failed.
-    fn serve_in_worker(&mut self, new: Generation) -> Result<Generation, Box<Generation>> {
+    fn serve_in_worker(&mut self, new: Generation) -> Result<Generation, Generation> {
         let Some(position) = self.workers.iter().rposition(|worker| !worker.is_ending) else {
-            return Err(Box::new(new));
+            return Err(new);
         };
         let worker = self.workers.remove(position);
         let verdict = match self.assign(&worker, &new) {
@@ -112,13 +112,13 @@ impl Master {
             Ok(()) => Ok(std::mem::replace(&mut self.generation, new)),
             Err(why) => {
                 self.log_refusal(&why);
-                Err(Box::new(new))
+                Err(new)
             }
         }
     }
 
     /// A new worker takes the new configuration, and the old one finishes.
-    fn serve_in_new_worker(&mut self, new: Generation) -> Result<Generation, Box<Generation>> {
+    fn serve_in_new_worker(&mut self, new: Generation) -> Result<Generation, Generation> {
         self.journal.write(Severity::Notice, "start worker processes");
         let old = std::mem::replace(&mut self.generation, new);
         let started = self.start_worker().and_then(|worker| match self.verdict_of(&worker) {
@@ -138,7 +138,7 @@ impl Master {
             }
             Err(why) => {
                 self.log_refusal(&why);
-                Err(Box::new(std::mem::replace(&mut self.generation, old)))
+                Err(std::mem::replace(&mut self.generation, old))
             }
         }
     }

@@ -1,0 +1,132 @@
+//! `$upstream_*`: what the peers were, said and took (nginx's manual, ngx_http_upstream_module, "Embedded Variables").
+//!
+//! Values of several peers of one call are joined by commas, those of several calls (after an internal redirect) by
+//! colons, so that the n-th value of every variable speaks of the same peer.
+
+use super::Attempted;
+use crate::Request;
+use crate::module::{Read, Variable};
+use std::io::Write;
+
+/// The variables.
+pub static VARIABLES: &[Variable] = &[
+    plain(
+        "upstream_addr",
+        |r, o| each(r, o, |attempted, out| out.extend_from_slice(&attempted.address)),
+        "The addresses of the peers asked.",
+    ),
+    plain(
+        "upstream_status",
+        |r, o| each(r, o, |attempted, out| number_or_dash(out, u64::from(attempted.status))),
+        "Their statuses.",
+    ),
+    plain(
+        "upstream_connect_time",
+        |r, o| each(r, o, |attempted, out| seconds(out, attempted.connect_ms)),
+        "Seconds until they were connected to.",
+    ),
+    plain(
+        "upstream_header_time",
+        |r, o| each(r, o, |attempted, out| seconds(out, attempted.header_ms)),
+        "Seconds until the heads of their answers were there.",
+    ),
+    plain(
+        "upstream_response_time",
+        |r, o| each(r, o, |attempted, out| seconds(out, attempted.response_ms)),
+        "Seconds until their answers were there.",
+    ),
+    plain(
+        "upstream_response_length",
+        |r, o| each(r, o, |attempted, out| number(out, attempted.response_bytes)),
+        "Bytes of the bodies of their answers.",
+    ),
+    plain(
+        "upstream_bytes_received",
+        |r, o| each(r, o, |attempted, out| number(out, attempted.received_bytes)),
+        "Bytes received from them.",
+    ),
+    plain(
+        "upstream_bytes_sent",
+        |r, o| each(r, o, |attempted, out| number(out, attempted.sent_bytes)),
+        "Bytes sent to them.",
+    ),
+    prefix(
+        "upstream_http_",
+        |r, name, o| joined(&r.upstream_fields, name, o),
+        "A header of the upstream's answer.",
+    ),
+    prefix(
+        "upstream_trailer_",
+        |r, name, o| joined(&r.upstream_trailers, name, o),
+        "A trailer of the upstream's answer.",
+    ),
+    prefix("upstream_cookie_", cookie, "A cookie that the upstream's answer sets."),
+];
+
+const fn plain(
+    name: &'static str,
+    read: fn(&mut Request, &mut Vec<u8>) -> bool,
+    doc: &'static str,
+) -> Variable {
+    Variable { name, read: Read::Plain(read), write: None, doc }
+}
+
+const fn prefix(
+    name: &'static str,
+    read: fn(&mut Request, &[u8], &mut Vec<u8>) -> bool,
+    doc: &'static str,
+) -> Variable {
+    Variable { name, read: Read::Prefix(read), write: None, doc }
+}
+
+/// Writes a value of every attempt; false when nobody was asked.
+fn each(request: &Request, out: &mut Vec<u8>, write: fn(&Attempted, &mut Vec<u8>)) -> bool {
+    for (n, attempted) in request.attempts.iter().enumerate() {
+        match (n, attempted.new_call) {
+            (0, _) => {}
+            (_, true) => out.extend_from_slice(b" : "),
+            (_, false) => out.extend_from_slice(b", "),
+        }
+        write(attempted, out);
+    }
+    !request.attempts.is_empty()
+}
+
+fn number(out: &mut Vec<u8>, value: u64) {
+    // Writing into a Vec cannot fail.
+    let _ = write!(out, "{value}");
+}
+
+fn number_or_dash(out: &mut Vec<u8>, value: u64) {
+    if value == 0 { out.push(b'-') } else { number(out, value) }
+}
+
+fn seconds(out: &mut Vec<u8>, milliseconds: Option<u64>) {
+    match milliseconds {
+        None => out.push(b'-'),
+        Some(milliseconds) => _ = write!(out, "{}.{:03}", milliseconds / 1000, milliseconds % 1000),
+    }
+}
+
+/// All fields of that name, a variable's underscores standing for hyphens.
+fn joined(fields: &http::Fields, name: &[u8], out: &mut Vec<u8>) -> bool {
+    let mut found = false;
+    for value in fields.all_as_variable(name) {
+        if found {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(value);
+        found = true;
+    }
+    found
+}
+
+fn cookie(request: &mut Request, name: &[u8], out: &mut Vec<u8>) -> bool {
+    match http::cookie::find_set(&request.upstream_fields, name) {
+        Some(value) => {
+            out.extend_from_slice(value);
+            true
+        }
+        None => false,
+    }
+}
