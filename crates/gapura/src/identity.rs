@@ -15,22 +15,13 @@
 //!
 //! The first column is how nginx behaves when built from source, the second how nginx.org's packages do.
 
+use crate::build_arguments;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// The nginx whose behaviour, messages and defaults are followed.
 pub const NGINX_VERSION: &str = "1.31.5";
-
-/// What `-V` names as built in, in nginx's words. Only what works is listed: certbot looks for
-/// `--with-http_ssl_module`, and nginx's own tests choose what to run by this list.
-pub const MODULES_PRESENT: &[&str] = &[];
-
-/// The modules that are part of every nginx unless left out when it is built, and are not here yet.
-pub const MODULES_ABSENT: &[&str] = &[];
-
-/// Lines of `-V` about the TLS library, such as `TLS SNI support enabled`.
-pub const TLS_LINES: &[&str] = &[];
 
 /// The name the program was called by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +105,8 @@ impl Identity {
         if self == Identity::Gapura {
             let _ = writeln!(text, "compatible with nginx/{NGINX_VERSION}");
         }
-        for line in TLS_LINES {
-            let _ = writeln!(text, "{line}");
+        if build_arguments::has_tls() {
+            text.push_str("TLS SNI support enabled\n");
         }
         let _ = write!(
             text,
@@ -126,7 +117,7 @@ impl Identity {
             self.installed_access_log(),
             self.installed_pid(),
         );
-        for argument in MODULES_PRESENT.iter().chain(MODULES_ABSENT) {
+        for argument in build_arguments::arguments() {
             let _ = write!(text, " {argument}");
         }
         text.push('\n');
@@ -244,7 +235,7 @@ impl Layout {
             Identity::Nginx => "/var/log/nginx",
         });
         let error_log = match places.error_log {
-            Some(given) if given.is_empty() => Vec::new(),
+            Some([]) => Vec::new(),
             Some(given) => full_name(&prefix, given),
             None if relative => full_name(&prefix, b"logs/error.log"),
             None if identity == Identity::Gapura && !log_folder_exists => Vec::new(),

@@ -132,10 +132,14 @@ impl Master {
         let started = self.start_worker().and_then(|worker| {
             let verdict = self.verdict_of(&worker);
             self.workers.push(worker);
-            verdict
+            verdict.map_err(|refusal| refusal.why)
         });
         if let Err(why) = started {
             self.log_refusal(&why);
+            // One that refused ends by itself; one that is stuck must not stay behind.
+            for worker in &self.workers {
+                let _ = rustix::process::kill_process(worker.pid, rustix::process::Signal::KILL);
+            }
             return Err(());
         }
         self.open_control();

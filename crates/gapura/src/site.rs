@@ -77,6 +77,8 @@ pub struct Loaded {
     pub sources: SourceMap,
     /// What there is to say about it, in nginx's order.
     pub diagnostics: Vec<Diagnostic>,
+    /// Directives that were accepted though there is nothing to tune here, each once.
+    pub idle: Vec<BString>,
     /// The files it was read from.
     pub files: Arc<RecordedFiles>,
     /// What a worker serves by; taken when it begins to.
@@ -135,7 +137,10 @@ pub fn load(layout: &Layout, command_line: Option<&[u8]>, files: Arc<RecordedFil
     }
     let sources = std::mem::take(&mut compiled.sources);
     let diagnostics = conf::in_reading_order(diagnostics, &sources);
-    Loaded { essentials, sources, diagnostics, files, compiled: Some(compiled) }
+    let mut idle = std::mem::take(&mut compiled.idle);
+    idle.sort();
+    idle.dedup();
+    Loaded { essentials, sources, diagnostics, idle, files, compiled: Some(compiled) }
 }
 
 /// Where the engine finds what paths are relative to.

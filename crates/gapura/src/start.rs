@@ -129,6 +129,12 @@ fn test(journal: &Journal, loaded: Option<&Loaded>, options: &Options, conf: &bs
     };
     if !options.quiet {
         say(&format!("{name}: configuration file {conf} test is successful\n"));
+        // Programs read nginx's two lines; people may be told more.
+        let is_read_by_people = journal.identity() == Identity::Gapura || std::io::stderr().is_terminal();
+        if is_read_by_people && !loaded.idle.is_empty() {
+            let names: Vec<String> = loaded.idle.iter().map(|name| format!("\"{name}\"")).collect();
+            say(&format!("{name}: accepted, with nothing to tune here: {}\n", names.join(", ")));
+        }
     }
     if options.dump {
         // A closed standard output is nobody's loss.

@@ -4,6 +4,10 @@
 //! Messages are nginx's. What happens around a failure is, too: an address in use is tried five times in two
 //! seconds, any other failure at once is the end, and an option that cannot be set is logged and ignored.
 
+mod inherited;
+
+pub use inherited::inherit;
+
 use crate::address::Address;
 use crate::errno::{Errno, ErrnoMessage};
 use crate::log::syslog::Severity;
@@ -12,7 +16,7 @@ use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::fmt;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -238,50 +242,6 @@ pub fn remove_socket_file(address: &Address, report: Report<'_>) {
         let message = format!("unlink() {} failed ({})", bstr::BStr::new(path), ErrnoMessage(errno));
         report(Severity::Emerg, &message);
     }
-}
-
-/// The listening sockets that another program left open under these numbers, as nginx's variable `NGINX` lists
-/// them: `6;7;`. What is no socket is reported and left alone.
-pub fn inherit(list: &str, report: Report<'_>) -> Vec<Listener> {
-    let mut listeners = Vec::new();
-    let (numbers, rest) = list.rsplit_once([';', ':']).unwrap_or(("", list));
-    for number in numbers.split([';', ':']).filter(|_| !list.is_empty() && rest.len() < list.len()) {
-        let Ok(number) = number.parse::<RawFd>() else {
-            let message = format!(
-                "invalid socket number \"{number}\" in NGINX environment variable, ignoring the rest of the variable"
-            );
-            report(Severity::Emerg, &message);
-            return listeners;
-        };
-        match inherited_listener(number) {
-            Ok(listener) => listeners.push(listener),
-            Err(errno) => {
-                let call = "getsockname() of the inherited socket";
-                report(Severity::Crit, &format!("{call} #{number} failed ({})", ErrnoMessage(errno)));
-            }
-        }
-    }
-    if !rest.is_empty() {
-        let message = format!("invalid socket number \"{rest}\" in NGINX environment variable, ignoring");
-        report(Severity::Emerg, &message);
-    }
-    listeners
-}
-
-fn inherited_listener(number: RawFd) -> Result<Listener, Errno> {
-    let socket = crate::process::spawn::inherited_descriptor(number)?;
-    let address = Address::from_any(rustix::net::getsockname(&socket)?);
-    let transport = match sockopt::socket_type(&socket)? {
-        SocketType::STREAM => Transport::Stream,
-        _ => Transport::Datagram,
-    };
-    let options = ListenOptions {
-        transport,
-        reuseport: sockopt::socket_reuseport(&socket).unwrap_or(false),
-        ipv6only: address.ip().is_none_or(|ip| ip.is_ipv4()) || sockopt::ipv6_v6only(&socket).unwrap_or(true),
-        ..ListenOptions::new(address)
-    };
-    Ok(Listener { options, socket: Arc::new(socket), is_inherited: true })
 }
 
 /// The open socket at the same place, if there is one that can serve.
@@ -520,7 +480,7 @@ mod tests {
     fn sockets_at_the_same_place_are_kept_and_reconfigured() {
         let (holder, options) = busy();
         drop(holder);
-        let (first, reports) = opened(&[options.clone()], &[]);
+        let (first, reports) = opened(std::slice::from_ref(&options), &[]);
         let first = first.expect("the port is free again");
         assert_eq!(reports, [""; 0]);
         let changed = ListenOptions { backlog: 7, deferred: true, fastopen: Some(3), ..options.clone() };
@@ -572,7 +532,7 @@ mod tests {
             deferred: true,
             ..ListenOptions::new(Address::unix(path.as_os_str().as_encoded_bytes()))
         };
-        let (listeners, reports) = opened(&[unix.clone()], &[]);
+        let (listeners, reports) = opened(std::slice::from_ref(&unix), &[]);
         assert!(listeners.is_ok());
         let address = &unix.address;
         let fastopen = format!(
@@ -590,28 +550,5 @@ mod tests {
         assert_eq!(test(&[unix], &mut |_, text| panic!("{text}")), Ok(()));
         assert!(!path.exists(), "a test leaves nothing behind");
         std::fs::remove_dir_all(folder).expect("it is ours");
-    }
-
-    #[test]
-    fn inherited_numbers_are_read_as_nginx_writes_them() {
-        for (list, complaint) in [
-            ("", None),
-            (
-                "x;",
-                Some(
-                    "invalid socket number \"x\" in NGINX environment variable, ignoring the rest of the variable",
-                ),
-            ),
-            ("12", Some("invalid socket number \"12\" in NGINX environment variable, ignoring")),
-            (
-                "1000000;",
-                Some("getsockname() of the inherited socket #1000000 failed (9: Bad file descriptor)"),
-            ),
-        ] {
-            let mut reports = Vec::new();
-            let found = inherit(list, &mut |_, text| reports.push(text.to_owned()));
-            assert!(found.is_empty());
-            assert_eq!(reports.first().map(String::as_str), complaint, "{list:?}");
-        }
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing of the old one is touched before the worker has said that it serves the new one; on any failure what was
 //! opened is closed and the old one goes on.
 
+use super::workers::Refusal;
 use super::{Generation, Master};
 use crate::files::RecordedFiles;
 use crate::journal::redirect_stderr;
@@ -95,35 +96,41 @@ impl Master {
     }
 
     /// The worker that serves takes the new configuration. Returns the old one, or the new one where it failed.
-    fn serve_in_worker(&mut self, new: Generation) -> Result<Generation, Generation> {
+    fn serve_in_worker(&mut self, new: Generation) -> Result<Generation, Box<Generation>> {
         let Some(position) = self.workers.iter().rposition(|worker| !worker.is_ending) else {
-            return Err(new);
+            return Err(Box::new(new));
         };
         let worker = self.workers.remove(position);
         let verdict = match self.assign(&worker, &new) {
             Ok(()) => self.verdict_of(&worker),
-            Err(errno) => Err(format!(
-                "[alert] sendmsg() failed while handing over the configuration ({})\n",
-                net::errno::ErrnoMessage(errno)
-            )),
+            Err(errno) => {
+                let what = "sendmsg() failed while handing over the configuration";
+                let why = format!("[alert] {what} ({})\n", net::errno::ErrnoMessage(errno));
+                Err(Refusal { why, is_silence: true })
+            }
         };
         self.workers.insert(position, worker);
         match verdict {
             Ok(()) => Ok(std::mem::replace(&mut self.generation, new)),
-            Err(why) => {
-                self.log_refusal(&why);
-                Err(new)
+            Err(refusal) => {
+                self.log_refusal(&refusal.why);
+                if refusal.is_silence {
+                    // Another one serves what is in force for certain; this one may finish what it has.
+                    self.drain_workers();
+                    self.start_anew();
+                }
+                Err(Box::new(new))
             }
         }
     }
 
     /// A new worker takes the new configuration, and the old one finishes.
-    fn serve_in_new_worker(&mut self, new: Generation) -> Result<Generation, Generation> {
+    fn serve_in_new_worker(&mut self, new: Generation) -> Result<Generation, Box<Generation>> {
         self.journal.write(Severity::Notice, "start worker processes");
         let old = std::mem::replace(&mut self.generation, new);
         let started = self.start_worker().and_then(|worker| match self.verdict_of(&worker) {
             Ok(()) => Ok(worker),
-            Err(why) => {
+            Err(Refusal { why, .. }) => {
                 // It may be stuck; it is nobody's yet, so it goes without a word in the log but its end.
                 let _ = rustix::process::kill_process(worker.pid, rustix::process::Signal::KILL);
                 Err(why)
@@ -138,7 +145,7 @@ impl Master {
             }
             Err(why) => {
                 self.log_refusal(&why);
-                Err(std::mem::replace(&mut self.generation, old))
+                Err(Box::new(std::mem::replace(&mut self.generation, old)))
             }
         }
     }

@@ -23,6 +23,14 @@ const RESPAWN_PAUSE: Duration = Duration::from_secs(1);
 /// How long a frame may take to go through.
 const FRAME_PATIENCE: Duration = Duration::from_secs(10);
 
+/// A worker did not take a configuration.
+pub struct Refusal {
+    /// Lines like `[emerg] ...`.
+    pub why: String,
+    /// It said nothing at all, so that what it serves is not known.
+    pub is_silence: bool,
+}
+
 /// One worker.
 pub struct Worker {
     /// Its number.
@@ -81,18 +89,20 @@ impl Master {
         channel.send(&Order::Serve(Box::new(assignment)).encode(), &descriptors)
     }
 
-    /// Waits for a worker's answer to a configuration. The error is lines like `[emerg] ...`.
-    pub(super) fn verdict_of(&mut self, worker: &Worker) -> Result<(), String> {
+    /// Waits for a worker's answer to a configuration.
+    pub(super) fn verdict_of(&mut self, worker: &Worker) -> Result<(), Refusal> {
         let pid = worker.pid;
+        let refused = |why: String| Refusal { why, is_silence: false };
         let Some(channel) = &worker.channel else {
-            return Err(format!("[alert] worker process {pid} is gone\n"));
+            return Err(refused(format!("[alert] worker process {pid} is gone\n")));
         };
         let deadline = Instant::now() + VERDICT_PATIENCE;
         loop {
             let patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() {
                 let seconds = VERDICT_PATIENCE.as_secs();
-                return Err(format!("[alert] worker process {pid} does not answer for {seconds} seconds\n"));
+                let why = format!("[alert] worker process {pid} does not answer for {seconds} seconds\n");
+                return Err(Refusal { why, is_silence: true });
             }
             let readable = wait_readable(&[channel.as_fd(), self.signals.as_fd()], Some(patience));
             while let Some(received) = self.signals.take_next() {
@@ -102,14 +112,15 @@ impl Master {
                 break;
             }
             if self.pending.iter().any(|one| matches!(one.signal, Signal::Terminate | Signal::Interrupt)) {
-                return Err("[error] told to end while the configuration was being taken\n".to_owned());
+                let why = "[error] told to end while the configuration was being taken\n";
+                return Err(refused(why.to_owned()));
             }
         }
         let frame = channel.receive().ok().flatten();
         match frame.and_then(|frame| Verdict::decode(&frame.body)) {
             Some(Verdict::Serving) => Ok(()),
-            Some(Verdict::Refused(why)) => Err(why),
-            None => Err(format!("[alert] worker process {pid} has ended instead of an answer\n")),
+            Some(Verdict::Refused(why)) => Err(refused(why)),
+            None => Err(refused(format!("[alert] worker process {pid} has ended instead of an answer\n"))),
         }
     }
 

@@ -184,6 +184,13 @@ impl Drop for Server {
     }
 }
 
+/// The configuration of a server that answers a body on port 8080.
+pub fn answering(body: &str) -> String {
+    format!(
+        "error_log error.log info; pid nginx.pid;\nevents {{}}\nhttp {{ access_log access.log; server {{ listen %HOST%:8080; return 200 {body}; }} }}\n"
+    )
+}
+
 /// An error log. An nginx that was built without threads writes 0 in the place of the thread's number.
 pub fn log_text(path: &Path) -> String {
     let with_number = |line: &str| match line.split_once("#0: ") {
