@@ -7,11 +7,17 @@
 
 mod access;
 mod cidr;
+mod empty_gif;
+mod files;
 mod headers;
+mod index;
 mod limit_conn;
 mod limit_req;
 mod log;
 mod proxy;
+mod rewrite;
+mod static_files;
+mod try_files;
 mod upstream;
 mod zones;
 
@@ -19,11 +25,16 @@ use engine::Module;
 
 /// All modules in order of execution.
 pub static MODULES: &[&Module] = &[
+    &upstream::MODULE,
+    &rewrite::MODULE,
     &limit_req::MODULE,
     &limit_conn::MODULE,
     &access::MODULE,
-    &upstream::MODULE,
+    &try_files::MODULE,
+    &empty_gif::MODULE,
     &proxy::MODULE,
+    &index::MODULE,
+    &static_files::MODULE,
     &headers::MODULE,
     &log::MODULE,
 ];
