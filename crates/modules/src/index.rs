@@ -116,7 +116,11 @@ fn folder_path(progress: &Progress) -> &[u8] {
 }
 
 /// What the folder says about a name that is not in it.
-fn folder(request: &Request, progress: &Progress, found: Result<Rc<Opened>, FileError>) -> Result<(), Status> {
+fn folder(
+    request: &Request,
+    progress: &Progress,
+    found: Result<Rc<Opened>, FileError>,
+) -> Result<(), Status> {
     match found {
         Ok(opened) if opened.info.is_directory => Ok(()),
         Ok(_) => {

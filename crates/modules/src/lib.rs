@@ -6,16 +6,22 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod autoindex;
 mod cidr;
+mod computed;
 mod empty_gif;
 mod files;
+mod geo;
 mod headers;
 mod index;
 mod limit_conn;
 mod limit_req;
 mod log;
+mod map;
 mod proxy;
+mod random_index;
 mod rewrite;
+mod split_clients;
 mod static_files;
 mod try_files;
 mod upstream;
@@ -26,6 +32,9 @@ use engine::Module;
 /// All modules in order of execution.
 pub static MODULES: &[&Module] = &[
     &upstream::MODULE,
+    &map::MODULE,
+    &geo::MODULE,
+    &split_clients::MODULE,
     &rewrite::MODULE,
     &limit_req::MODULE,
     &limit_conn::MODULE,
@@ -33,7 +42,9 @@ pub static MODULES: &[&Module] = &[
     &try_files::MODULE,
     &empty_gif::MODULE,
     &proxy::MODULE,
+    &random_index::MODULE,
     &index::MODULE,
+    &autoindex::MODULE,
     &static_files::MODULE,
     &headers::MODULE,
     &log::MODULE,

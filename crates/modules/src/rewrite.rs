@@ -4,12 +4,14 @@
 //! All rules of a block, those inside its `if`s too, become one list. An `if` that does not hold jumps behind its
 //! block; one that holds puts the block's plan in force and goes on, so that of several the last one wins.
 
-use engine::module::{CompiledRegex, cells, finish_nothing};
-use engine::variables::Computed;
-use engine::{Answer, Ask, Build, Declare, Flow, Installer, Module, Phase, PlanId, Reply, Request, Source, Step};
 use bstr::{BStr, BString, ByteSlice};
 use conf::{Level, Node, Span, Word};
 use engine::flow::FileQuery;
+use engine::module::{CompiledRegex, cells, finish_nothing};
+use engine::variables::Computed;
+use engine::{
+    Answer, Ask, Build, Declare, Flow, Installer, Module, Phase, PlanId, Reply, Request, Source, Step,
+};
 use http::Status;
 use http::escape::{Escape, Unescape, escape_uri, unescape};
 use net::errno::Errno;
@@ -77,9 +79,21 @@ struct Set {
 enum Condition {
     /// The variable is neither empty nor `0`.
     True(VariableId),
-    Equal { variable: VariableId, value: Template, negated: bool },
-    Matches { variable: VariableId, regex: CompiledRegex, negated: bool },
-    File { path: Template, test: FileTest, negated: bool },
+    Equal {
+        variable: VariableId,
+        value: Template,
+        negated: bool,
+    },
+    Matches {
+        variable: VariableId,
+        regex: CompiledRegex,
+        negated: bool,
+    },
+    File {
+        path: Template,
+        test: FileTest,
+        negated: bool,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -336,7 +350,11 @@ fn render(request: &mut Request, template: &Template, escapes: bool) -> Vec<u8> 
 impl Return {
     fn flow(&self, request: &mut Request) -> Flow {
         let Some(text) = self.text.as_ref().filter(|text| !text.parts().is_empty()) else {
-            return if self.status.0 < 400 { self.reply(request, Vec::new()) } else { Flow::Deny(self.status) };
+            return if self.status.0 < 400 {
+                self.reply(request, Vec::new())
+            } else {
+                Flow::Deny(self.status)
+            };
         };
         let text = request.render(text);
         self.reply(request, text)
@@ -453,7 +471,8 @@ fn condition(args: &[Word], build: &mut Build) -> Result<Condition, Problem> {
     }
     let Some(first) = words.first() else { return Err(Problem::new("invalid condition \")\"")) };
     if first.text.len() > 1 && first.text.starts_with(b"$") {
-        let unknown = |_| Problem::new(format!("unknown \"{}\" variable", first.text[1..].as_bstr())).on(first);
+        let unknown =
+            |_| Problem::new(format!("unknown \"{}\" variable", first.text[1..].as_bstr())).on(first);
         return match &words[..] {
             [_] => build.variable(&first.text[1..]).map(Condition::True).map_err(unknown),
             [_, operator, operand] => {
@@ -493,7 +512,8 @@ fn comparison(
         }
         b"~" | b"~*" | b"!~" | b"!~*" => {
             let caseless = operator.text.ends_with(b"*");
-            let regex = build.regex(operand.text.as_ref(), caseless).map_err(|problem| problem.on(operand))?;
+            let regex =
+                build.regex(operand.text.as_ref(), caseless).map_err(|problem| problem.on(operand))?;
             Ok(Condition::Matches { variable, regex, negated })
         }
         _ => Err(Problem::new(format!("unexpected \"{}\" in condition", operator.text)).on(operator)),
@@ -592,7 +612,12 @@ pub static MODULE: Module = Module {
             set: &Declare { nested: Some(inside_if), ..Declare::new(read_if) },
             doc: "Opens a block for requests that fulfil a condition.",
         },
-        Directive { name: "set", default: "", set: &Declare::new(read_set), doc: "Gives a variable a value." },
+        Directive {
+            name: "set",
+            default: "",
+            set: &Declare::new(read_set),
+            doc: "Gives a variable a value.",
+        },
         Directive {
             name: "rewrite_log",
             default: "off",

@@ -149,12 +149,11 @@ fn read(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> 
     let otherwise = match last.text.strip_prefix(b"=") {
         Some(code) => {
             let code = number(code).filter(|code| *code <= 999);
-            let code = code.ok_or_else(|| Problem::new(format!("invalid code \"{}\"", last.text)).on(last))?;
+            let code =
+                code.ok_or_else(|| Problem::new(format!("invalid code \"{}\"", last.text)).on(last))?;
             Otherwise::Status(Status(code as u16))
         }
-        None => {
-            Otherwise::Redirect(build.template(last.text.as_ref()).map_err(|problem| problem.on(last))?)
-        }
+        None => Otherwise::Redirect(build.template(last.text.as_ref()).map_err(|problem| problem.on(last))?),
     };
     conf.try_files = Some(Arc::new(TryFiles { files, otherwise }));
     Ok(())
