@@ -12,7 +12,7 @@ use net::listen::ListenOptions;
 use net::log::file::LogFiles;
 use net::log::syslog::{Parameters, Severity};
 use net::process::user::{User, group_by_name, user_by_name};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// More threads than any machine has processors for.
@@ -213,9 +213,11 @@ fn essentials(compiled: &Compiled, layout: &Layout) -> Essentials {
     }
 }
 
-/// May this process become somebody else, and listen where it wants?
+/// Whether this process began as root. A worker that has given that up must go on reading configurations as its
+/// master does: a `server` without `listen` is on port 80 for root, on 8000 for others.
 pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    static BEGAN_AS_ROOT: OnceLock<bool> = OnceLock::new();
+    *BEGAN_AS_ROOT.get_or_init(|| rustix::process::geteuid().is_root())
 }
 
 /// Whom workers run as when nothing is said: the first there is of nginx.org's user, Debian's, and nginx's own

@@ -284,7 +284,9 @@ fn generation_of(
         let Some(options) =
             wanted.into_iter().find(|one| one.address == *address && one.transport == *transport)
         else {
-            continue;
+            return Err(format!(
+                "[alert] the worker process reads no \"listen {address}\" as its master does\n"
+            ));
         };
         let same = |one: &&Listener| one.options.address == *address && one.options.transport == *transport;
         let known = open.iter().find(same).filter(|one| is_same_socket(&one.socket, &descriptor));
