@@ -166,6 +166,16 @@ impl Attempt {
         self.tries_left
     }
 
+    /// Whether the request could be passed to another peer at this moment: one that was not tried and is available.
+    pub fn has_alternative(&self, now_ms: u64) -> bool {
+        let backups = self.group.range(true);
+        self.tries_left > 0
+            && self.range().chain(backups).any(|index| {
+                let (peer, state) = self.group.peer(index);
+                !self.tried.contains(index) && state.is_available(peer, now_ms, false)
+            })
+    }
+
     /// Allows no more than `tries` peers from here on (`proxy_next_upstream_tries`).
     pub fn limit_tries(&mut self, tries: u32) {
         self.tries_left = self.tries_left.min(tries);

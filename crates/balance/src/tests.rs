@@ -47,6 +47,36 @@ fn no_random() -> u32 {
 
 const QUICK: Timings = Timings { header_ms: Some(0), response_ms: 0 };
 
+#[test]
+fn another_peer_is_known_of_while_there_is_one() {
+    for (lines, chosen, failed, has_alternative) in [
+        (&["", ""][..], 1, "", true),
+        (&["", ""], 2, "", false),
+        (&["", ""], 1, "2", false),
+        (&["", "down"], 1, "", false),
+        (&["", "backup"], 1, "", true),
+        (&["", "backup"], 2, "", false),
+        (&[""], 1, "", false),
+        (&["", "", ""], 2, "", true),
+    ] {
+        let group = group(Method::RoundRobin, lines);
+        for _ in failed.chars() {
+            // The second fails, so that it is out for its `fail_timeout`.
+            let mut attempt = group.begin(Key::None);
+            attempt.choose(0, &mut no_random);
+            attempt.choose(0, &mut no_random);
+            attempt.release(Outcome::Failure, 0, QUICK);
+        }
+        let mut attempt = group.begin(Key::None);
+        for _ in 0..chosen {
+            attempt.choose(0, &mut no_random);
+        }
+        assert_eq!(attempt.has_alternative(0), has_alternative, "{lines:?} {chosen} {failed}");
+        attempt.limit_tries(0);
+        assert!(!attempt.has_alternative(0), "no tries left");
+    }
+}
+
 /// One request; peers in `broken` fail. The digit of the peer that answered, or `-`.
 fn request(group: &Arc<Group>, key: Key<'_>, now_ms: u64, broken: &str) -> char {
     let mut attempt = group.begin(key);

@@ -64,7 +64,8 @@ fn tutorial(folder: &Path) {
     for refused in [gateway.test(), gateway.reload()] {
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         let place = format!("{}/sites/proxy.conf:6", gateway.folder.display());
-        let first = format!("nginx: [emerg] unexpected \"}}\" in {place}");
+        let name = if is_gapura() { "gapura" } else { "nginx" };
+        let first = format!("{name}: [emerg] unexpected \"}}\" in {place}");
         assert_eq!(said.lines().find(|line| line.contains("[emerg]")), Some(first.as_str()), "{said}");
         assert_eq!(refused.status.code(), Some(1), "{said}");
     }

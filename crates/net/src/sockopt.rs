@@ -1,5 +1,6 @@
 //! Socket options that the safe wrappers do not offer.
 
+use crate::connect::Probes;
 use crate::errno::{Errno, errno_of};
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,6 +16,8 @@ pub struct TcpInfo {
     pub snd_cwnd: u32,
     /// `$tcpinfo_rcv_space`: the receive window the kernel aims at, in bytes.
     pub rcv_space_bytes: u32,
+    /// How long ago the peer's machine last acknowledged anything, milliseconds.
+    pub last_acknowledged_ms: u32,
 }
 
 const IPPROTO_IP: c_int = 0;
@@ -32,6 +35,7 @@ struct KernelTcpInfo {
 }
 
 /// Where the fields stand among the words.
+const LAST_ACK_RECV: usize = 12;
 const RTT: usize = 15;
 const RTTVAR: usize = 16;
 const SND_CWND: usize = 18;
@@ -55,7 +59,20 @@ pub fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
         rttvar_us: info.words[RTTVAR],
         snd_cwnd: info.words[SND_CWND],
         rcv_space_bytes: info.words[RCV_SPACE],
+        last_acknowledged_ms: info.words[LAST_ACK_RECV],
     })
+}
+
+/// `SO_KEEPALIVE`: while nothing is under way, the kernel asks the peer's machine for a sign of life, at this rhythm where
+/// one is given. Fails where it is not TCP.
+pub fn set_probes(fd: BorrowedFd<'_>, on: bool, rhythm: Option<Probes>) -> Result<(), Errno> {
+    use rustix::net::sockopt;
+    if let Some(probes) = rhythm {
+        sockopt::set_tcp_keepidle(fd, probes.idle)?;
+        sockopt::set_tcp_keepintvl(fd, probes.interval)?;
+        sockopt::set_tcp_keepcnt(fd, probes.count)?;
+    }
+    sockopt::set_socket_keepalive(fd, on)
 }
 
 /// Lets `bind()` to an address without a port leave the choice of the port to `connect()`, so that outgoing

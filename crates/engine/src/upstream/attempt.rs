@@ -1,6 +1,7 @@
 //! One call, peer after peer until one answers.
 
 use super::keepalive::{Connection, Owner};
+use super::patience::Patience;
 use super::settings::{NextUpstream, local_address};
 use super::{Attempted, BodyFraming, Call, Peers, Upstream, UpstreamBody, reply};
 use crate::driver::Driver;
@@ -65,12 +66,12 @@ async fn ask_while_client_waits(request: &mut Request<'_>, driver: &mut Driver, 
 }
 
 /// What every attempt of a call shares.
-struct Asking<'a> {
-    call: &'a Call,
+pub(super) struct Asking<'a> {
+    pub(super) call: &'a Call,
     upstream: Arc<Upstream>,
     peers: Arc<Peers>,
     started_ms: u64,
-    streaming: bool,
+    pub(super) streaming: bool,
 }
 
 async fn ask_peers(request: &mut Request<'_>, driver: &mut Driver, call: &Call, streaming: bool) -> Flow {
@@ -177,8 +178,7 @@ fn give_up(
         attempt.pardon();
     }
     let mut reason = failure.reason;
-    let repeatable = !matches!(request.method, Method::Post | Method::Lock | Method::Patch);
-    if failure.request_sent && !repeatable {
+    if failure.request_sent && !is_repeatable(request.method) {
         reason |= NextUpstream::NON_IDEMPOTENT;
     }
     let settings = &asking.call.settings;
@@ -191,6 +191,11 @@ fn give_up(
         return None;
     }
     Some(Flow::Deny(failure.status))
+}
+
+/// Whether a request may be sent twice without a word from the configuration (RFC 9110 section 9.2.2, as nginx has it).
+pub(super) fn is_repeatable(method: Method) -> bool {
+    !matches!(method, Method::Post | Method::Lock | Method::Patch)
 }
 
 /// Asks one peer.
@@ -239,9 +244,10 @@ async fn exchange(
     let owner = owner(request, &asking.upstream);
     let pooled = request.thread.pools.take(&owner, &address, &asking.upstream.keepalive);
     let reused = pooled.is_some();
+    let mut patience = Patience::of(request, asking, attempt);
     let mut connection = match pooled {
         Some(connection) => connection,
-        None => connect(request, call, &address).await?,
+        None => connect(request, call, &address, &patience).await?,
     };
     note(request, |attempted| attempted.connect_ms = Some(net::clock::now_ms().saturating_sub(asked_ms)));
     connection.requests += 1;
@@ -251,7 +257,8 @@ async fn exchange(
     send(request, driver, asking, &mut connection.stream).await.map_err(failed)?;
     request.action = "reading response header from upstream";
     let mut input = Vec::new();
-    let head = read_head(request, driver, call, &mut connection.stream, &mut input).await.map_err(failed)?;
+    let stream = &mut connection.stream;
+    let head = read_head(request, driver, call, stream, &mut input, &mut patience).await.map_err(failed)?;
     let status = head.status;
     note(request, |attempted| {
         attempted.header_ms = Some(net::clock::now_ms().saturating_sub(asked_ms));
@@ -280,7 +287,12 @@ fn owner(request: &Request<'_>, upstream: &Upstream) -> Owner {
     Owner { upstream: upstream.name.to_vec(), location }
 }
 
-async fn connect(request: &mut Request<'_>, call: &Call, address: &Address) -> Result<Connection, Failure> {
+async fn connect(
+    request: &mut Request<'_>,
+    call: &Call,
+    address: &Address,
+    patience: &Patience<'_>,
+) -> Result<Connection, Failure> {
     let mut options: ConnectOptions = call.settings.connect_options();
     if let Some(bind) = &*call.settings.bind
         && let Some(template) = &bind.address
@@ -289,7 +301,7 @@ async fn connect(request: &mut Request<'_>, call: &Call, address: &Address) -> R
         options.bind = local_address(&text);
         options.transparent = bind.transparent;
     }
-    let deadline = Deadline::after(Duration::from_millis(call.settings.connect_timeout.0));
+    let deadline = patience.to_connect(Duration::from_millis(call.settings.connect_timeout.0));
     match net::connect::connect(address, &options, deadline).await {
         Ok(stream) => Ok(Connection { stream, requests: 0, made_ms: net::clock::now_ms() }),
         Err(error) => {
@@ -358,6 +370,10 @@ fn stream_failure(request: &Request<'_>, error: &StreamError, what: &str, reques
         return Failure::of(NextUpstream::TIMEOUT, Status::GATEWAY_TIME_OUT, Outcome::Failure, request_sent);
     }
     request.log_error(Level::Error, format_args!("{what} ({})", ErrnoMessage(error.errno())));
+    if matches!(error.errno(), Errno::TIMEDOUT | Errno::HOSTUNREACH) {
+        // The host is gone, which is worse than a kept connection that had ended.
+        return Failure::of(NextUpstream::TIMEOUT, Status::GATEWAY_TIME_OUT, Outcome::Failure, request_sent);
+    }
     Failure::of(NextUpstream::ERROR, Status::BAD_GATEWAY, Outcome::Failure, request_sent)
 }
 
@@ -435,6 +451,7 @@ async fn read_head(
     call: &Call,
     stream: &mut Stream,
     input: &mut Vec<u8>,
+    patience: &mut Patience<'_>,
 ) -> Result<ResponseHead, Failure> {
     let pause = Duration::from_millis(call.settings.read_timeout.0);
     let options = ResponseOptions { header_bytes_max: call.settings.buffer_size.0, status_line: true };
@@ -468,7 +485,7 @@ async fn read_head(
                 ResponseParse::Incomplete => {}
             }
         }
-        match stream.read_into(input, HEAD_READ_BYTES, Deadline::after(pause)).await {
+        match patience.read_into(stream, input, HEAD_READ_BYTES, pause).await {
             Ok(0) => {
                 request.log_error(Level::Error, format_args!("upstream prematurely closed connection"));
                 return Err(Failure::of(NextUpstream::ERROR, Status::BAD_GATEWAY, Outcome::Failure, true));

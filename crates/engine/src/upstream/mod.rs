@@ -7,6 +7,7 @@ mod attempt;
 mod body;
 pub mod keepalive;
 mod names;
+mod patience;
 mod reply;
 pub mod settings;
 pub mod url;

@@ -5,7 +5,7 @@ use crate::core::values::TempPath;
 use crate::module::{Family, cells};
 use bstr::BString;
 use conf::Node;
-use net::connect::{ConnectOptions, Probes};
+use net::connect::ConnectOptions;
 use schema::value::{Bits, argument};
 use schema::{
     Bitmask, Buffers, Directive, Flag, Idle, Inherit, Milliseconds, Number, Problem, Services, Size, Value,
@@ -13,12 +13,6 @@ use schema::{
 };
 use std::time::Duration;
 use template::Template;
-
-/// How long an upstream's machine may give no sign of life. A slow application never runs into it, because its
-/// machine acknowledges what it gets; a machine that is gone does, so that another peer can be asked in time.
-const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// How a machine that owes an answer is asked whether it is there.
-const PROBES: Probes = Probes { idle: Duration::from_secs(1), interval: Duration::from_secs(1), count: 3 };
 
 /// How a location calls its upstream.
 #[derive(Default, Clone)]
@@ -209,9 +203,9 @@ impl Settings {
         ConnectOptions {
             bind: None,
             transparent: false,
-            probes: Some(PROBES),
-            user_timeout: Some(SILENCE_MAX),
-            keepalive: true,
+            probes: None,
+            user_timeout: None,
+            keepalive: self.socket_keepalive.0,
             nodelay: true,
             receive_buffer_bytes: Some(self.socket_rcvbuf.0).filter(|bytes| *bytes > 0),
             send_buffer_bytes: Some(self.socket_sndbuf.0).filter(|bytes| *bytes > 0),
