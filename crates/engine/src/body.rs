@@ -29,7 +29,13 @@ pub async fn read_whole(request: &mut Request<'_>, driver: &mut Driver) -> Resul
 async fn read(request: &mut Request<'_>, driver: &mut Driver) -> Result<(), BodyError> {
     let core = request.plan.core.clone();
     let pause = Duration::from_millis(core.client_body_timeout.0);
-    let buffer_bytes = core.client_body_buffer_size.0;
+    let mut buffer_bytes = core.client_body_buffer_size.0;
+    // A body that is only a little larger than the buffer gets one of its own size.
+    if let Some(length) = request.body.length.and_then(|length| usize::try_from(length).ok())
+        && length < buffer_bytes.saturating_add(buffer_bytes / 4)
+    {
+        buffer_bytes = buffer_bytes.max(length);
+    }
     let always_file = *core.client_body_in_file_only != BodyInFile::Off;
     loop {
         let count = driver.read_body(&mut request.body.memory, Deadline::after(pause)).await?;
@@ -82,8 +88,9 @@ fn spill(request: &mut Request<'_>, core: &crate::core::Core) -> Result<(), Body
                 BodyError::Storage
             })?;
             let path = bstr::BStr::new(made.path()).to_owned();
+            let level = if keep == Keep::No { Level::Warn } else { Level::Notice };
             request.log_error(
-                Level::Warn,
+                level,
                 format_args!("a client request body is buffered to a temporary file {path}"),
             );
             let made = Rc::new(made);
@@ -106,9 +113,11 @@ fn spill(request: &mut Request<'_>, core: &crate::core::Core) -> Result<(), Body
 fn explain(request: &mut Request<'_>, error: BodyError) {
     match error {
         BodyError::Closed => {
+            request.client_gone = true;
             request.log_error(Level::Info, format_args!("client prematurely closed connection"));
         }
         BodyError::TimedOut => {
+            request.timed_out = true;
             request.log_error(Level::Info, format_args!("client timed out (110: Connection timed out)"));
         }
         BodyError::Malformed => {

@@ -180,6 +180,9 @@ impl Compiler<'_> {
             plans: std::mem::take(&mut self.plans),
             listens,
             variables,
+            connections_max: cells
+                .module::<MainCore>(MAIN_INDEX)
+                .map_or(usize::MAX, |main| main.worker_connections.0),
             upstreams: self.build.upstreams.clone(),
             logs: Vec::new(),
             error_log,

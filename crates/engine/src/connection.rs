@@ -16,6 +16,7 @@ use net::address::Address;
 use net::stream::{Stream, StreamError};
 use net::timer::Deadline;
 use std::cell::Cell;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,9 +92,16 @@ impl Facts {
     }
 }
 
-/// Serves a connection until it ends.
-pub async fn serve(thread: Rc<Thread>, mut stream: Stream, listen: Address) {
-    let _counted = thread.count_connection();
+/// Serves a connection until it ends. It counts as one of the thread's from the call on.
+pub fn serve(thread: Rc<Thread>, stream: Stream, listen: Address) -> impl Future<Output = ()> {
+    let counted = thread.count_connection();
+    async move {
+        let _counted = counted;
+        connection(thread, stream, listen).await;
+    }
+}
+
+async fn connection(thread: Rc<Thread>, mut stream: Stream, listen: Address) {
     let local = stream.local_address().clone();
     let mut facts = Facts::new(thread.next_connection(), stream.peer_address().clone(), local, listen);
     let mut h1 = H1::new(stream);
@@ -138,8 +146,17 @@ async fn read_proxy_protocol(h1: &mut H1, deadline: Deadline) -> Option<ProxyPro
 
 /// What becomes of the connection after one request.
 enum After {
-    KeepAlive(Duration),
+    KeepAlive(Keep),
     Close(Closing),
+}
+
+/// How long a connection may idle.
+#[derive(Clone, Copy)]
+struct Keep {
+    /// At least, also when the server stops or runs out of connections: `keepalive_min_timeout`.
+    least: Duration,
+    /// After that.
+    rest: Duration,
 }
 
 /// How a connection ends.
@@ -155,7 +172,7 @@ enum Closing {
 async fn requests(thread: &Rc<Thread>, facts: &Facts, h1: H1) {
     let mut driver = Driver::H1(Box::new(h1));
     let mut parts = Parts::default();
-    let mut idle: Option<Duration> = None;
+    let mut idle: Option<Keep> = None;
     loop {
         if let Some(keep) = idle
             && !wait_for_request(thread, &mut driver, keep).await
@@ -175,25 +192,33 @@ async fn requests(thread: &Rc<Thread>, facts: &Facts, h1: H1) {
     }
 }
 
-/// Waits for the first byte of another request; false when it does not come or the server stops.
-async fn wait_for_request(thread: &Thread, driver: &mut Driver, keep: Duration) -> bool {
+/// Waits for the first byte of another request; false when it does not come, the server stops or the connection's
+/// place is needed.
+async fn wait_for_request(thread: &Thread, driver: &mut Driver, keep: Keep) -> bool {
     let Driver::H1(h1) = driver else { return false };
     if !h1.pending().is_empty() {
         return true;
     }
+    let _idle = thread.count_idle();
+    if !keep.least.is_zero() {
+        match h1.stream.readable(Deadline::after(keep.least)).await {
+            Ok(()) => return true,
+            Err(StreamError::TimedOut) if !keep.rest.is_zero() => {}
+            Err(_) => return false,
+        }
+    }
     if thread.is_stopping() {
         return false;
     }
-    let _idle = thread.count_idle();
-    let end = Deadline::after(keep);
+    let end = Deadline::after(keep.rest);
     // Busy clients come back at once; the buffers of the others are given back.
-    let soon = Deadline::after(keep.min(BUSY_PAUSE));
-    match race(h1.stream.stirred(soon), thread.stopped()).await {
+    let soon = Deadline::after(keep.rest.min(BUSY_PAUSE));
+    match race(h1.stream.stirred(soon), thread.dismissed()).await {
         First::Left(Ok(())) => return true,
         First::Left(Err(StreamError::TimedOut)) => h1.rest(),
         First::Left(Err(_)) | First::Right(()) => return false,
     }
-    matches!(race(h1.stream.stirred(end), thread.stopped()).await, First::Left(Ok(())))
+    matches!(race(h1.stream.stirred(end), thread.dismissed()).await, First::Left(Ok(())))
 }
 
 async fn close(driver: Driver, closing: Closing) {
@@ -220,25 +245,27 @@ async fn request(
     let default_site = snapshot.site(listener.default_site);
     facts.pipelined.set(!first && !h1.pending().is_empty());
     let mut head = std::mem::take(&mut parts.head);
-    let read = read_head(h1, &mut head, default_site, first).await;
+    let read = {
+        let _waiting = first.then(|| thread.count_idle());
+        read_head(h1, &mut head, default_site).await
+    };
+    if let Head::Unfinished(_) = read
+        && h1.pending().is_empty()
+    {
+        explain_silence(thread, snapshot, facts, &read, first);
+        return None;
+    }
     facts.requests.set(facts.requests.get() + 1);
     let started_ms = h1.head_started_ms();
-    let (refusal, length) = match read {
-        Head::Complete(length) => (None, length),
-        Head::Refused(refusal) => (Some(refusal), h1.pending().len()),
-        Head::TimedOut { sent_some } => {
-            thread.log(snapshot, Level::Info, Some(facts.number), format_args!("client timed out (110: Connection timed out) while waiting for request, client: {}, server: {}", facts.peer, facts.listen));
-            parts.head = head;
-            if !sent_some || first && h1.pending().is_empty() {
-                return None;
-            }
-            let reset = snapshot.plan(default_site.plan).core.reset_timedout_connection.0;
-            return Some(After::Close(if reset { Closing::Reset } else { Closing::Now }));
-        }
-        Head::Gone => return None,
+    let length = match read {
+        Head::Complete(length) => length,
+        _ => h1.pending().len(),
     };
     if snapshot.variables.wants_tcp_info {
         facts.tcp_info.set(h1.stream.tcp_info());
+    }
+    if let Head::Unfinished(_) = read {
+        head.settle(h1.pending());
     }
     let site = site_for(snapshot, listener, &head);
     let framing = head.framing();
@@ -246,11 +273,22 @@ async fn request(
     request.started_ms = started_ms;
     request.received_bytes = length as u64;
     thread.count_request();
+    let refusal = match read {
+        Head::Complete(_) => None,
+        Head::Refused(refusal) => Some(refusal),
+        Head::Unfinished(why) => {
+            unfinished(&mut request, why);
+            let reset = request.timed_out && request.plan.core.reset_timedout_connection.0;
+            *parts = request.into_parts();
+            return Some(After::Close(if reset { Closing::Reset } else { Closing::Now }));
+        }
+    };
     let first_flow = match refusal {
         Some(refusal) => Some(refused(&mut request, h1, refusal)),
         None => {
             h1.begin(framing, request.head.expects_continue());
-            prepare(&mut request, listener).map(Flow::Deny)
+            prepare(&mut request, listener);
+            None
         }
     };
     let ending = exchange::exchange(&mut request, driver, first_flow).await;
@@ -265,13 +303,68 @@ enum Head {
     Complete(usize),
     /// It is wrong.
     Refused(Refusal),
-    /// It did not come in time.
-    TimedOut { sent_some: bool },
-    /// The client went away.
-    Gone,
+    /// It did not come in time, or the client went away.
+    Unfinished(Unfinished),
 }
 
-async fn read_head(h1: &mut H1, head: &mut RequestHead, site: &Site, first: bool) -> Head {
+/// Why a head never became whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unfinished {
+    /// It did not come in time.
+    TimedOut,
+    /// The client closed the connection.
+    Closed,
+    /// The connection broke.
+    Broken(net::errno::Errno),
+}
+
+/// Writes down why nothing came on a connection.
+fn explain_silence(thread: &Thread, snapshot: &Snapshot, facts: &Facts, read: &Head, first: bool) {
+    let (peer, listen) = (&facts.peer, &facts.listen);
+    let log =
+        |message: std::fmt::Arguments<'_>| thread.log(snapshot, Level::Info, Some(facts.number), message);
+    match read {
+        Head::Unfinished(Unfinished::TimedOut) if first => {
+            log(format_args!(
+                "client timed out (110: Connection timed out) while waiting for request, client: {peer}, server: {listen}"
+            ));
+        }
+        Head::Unfinished(Unfinished::Closed) if first => {
+            log(format_args!(
+                "client closed connection while waiting for request, client: {peer}, server: {listen}"
+            ));
+        }
+        Head::Unfinished(Unfinished::Closed) => {
+            log(format_args!("client {peer} closed keepalive connection"))
+        }
+        _ => {}
+    }
+}
+
+/// A head that will never be whole: logged with a status, not answered.
+fn unfinished(request: &mut Request<'_>, why: Unfinished) {
+    request.action = "reading client request headers";
+    let status = match why {
+        Unfinished::TimedOut => {
+            request.timed_out = true;
+            request.log_error(Level::Info, format_args!("client timed out (110: Connection timed out)"));
+            Status::REQUEST_TIME_OUT
+        }
+        Unfinished::Closed => {
+            request.log_error(Level::Info, format_args!("client prematurely closed connection"));
+            Status::BAD_REQUEST
+        }
+        Unfinished::Broken(errno) => {
+            request
+                .log_error(Level::Info, format_args!("recv() failed ({})", net::errno::ErrnoMessage(errno)));
+            Status::BAD_REQUEST
+        }
+    };
+    request.action = "";
+    exchange::abandon(request, status);
+}
+
+async fn read_head(h1: &mut H1, head: &mut RequestHead, site: &Site) -> Head {
     let core = &site.core;
     let buffers = *core.large_client_header_buffers;
     let options = HeadOptions {
@@ -281,7 +374,8 @@ async fn read_head(h1: &mut H1, head: &mut RequestHead, site: &Site, first: bool
         header_line_bytes_max: buffers.size_bytes,
         large_buffers_max: buffers.count,
         fields_max: core.max_headers.0,
-        ..HeadOptions::default()
+        first_buffer_bytes: core.client_header_buffer_size.0,
+        allow_connect: false,
     };
     head.clear();
     let deadline = Deadline::after(Duration::from_millis(core.client_header_timeout.0));
@@ -297,12 +391,10 @@ async fn read_head(h1: &mut H1, head: &mut RequestHead, site: &Site, first: bool
             }
         }
         match h1.fill(HEAD_READ_BYTES, deadline).await {
-            Ok(0) => return Head::Gone,
+            Ok(0) => return Head::Unfinished(Unfinished::Closed),
             Ok(_) => {}
-            Err(StreamError::TimedOut) => {
-                return Head::TimedOut { sent_some: !first || !h1.pending().is_empty() };
-            }
-            Err(_) => return Head::Gone,
+            Err(StreamError::TimedOut) => return Head::Unfinished(Unfinished::TimedOut),
+            Err(error) => return Head::Unfinished(Unfinished::Broken(error.errno())),
         }
     }
 }
@@ -315,7 +407,7 @@ fn site_for<'s>(snapshot: &'s Snapshot, listener: &Listen, head: &RequestHead) -
 }
 
 /// Looks at what only needs the head: the server by regular expression, the URI, the method.
-fn prepare(request: &mut Request<'_>, listener: &Listen) -> Option<Status> {
+fn prepare(request: &mut Request<'_>, listener: &Listen) {
     let host = request.head.host().unwrap_or_default().to_vec();
     if !listener.regexes.is_empty() && listener.names.find_name(&host).is_none() {
         let found = listener.regexes.iter().find(|(regex, _)| request.matches(regex, &host));
@@ -334,20 +426,18 @@ fn prepare(request: &mut Request<'_>, listener: &Listen) -> Option<Status> {
         );
     }
     request.settle_keep_alive();
-    if request.method == http::Method::Trace {
-        request.log_error(
-            Level::Info,
-            format_args!("client sent TRACE method while reading client request headers"),
-        );
-        return Some(Status::NOT_ALLOWED);
-    }
-    None
 }
 
 /// A head that cannot be served: logged, answered, and the connection ends.
 fn refused(request: &mut Request<'_>, h1: &mut H1, refusal: Refusal) -> Flow {
+    request.action = "reading client request line";
+    if request.head.is_past_request_line() {
+        request.action = "reading client request headers";
+    }
     request.log_error(Level::Info, format_args!("{}", refusal.message));
+    request.action = "";
     request.keep_alive = false;
+    request.linger = refusal.lingering;
     h1.consumed = h1.input.len();
     Flow::Deny(refusal.status)
 }
@@ -356,7 +446,7 @@ fn refused(request: &mut Request<'_>, h1: &mut H1, refusal: Refusal) -> Flow {
 async fn after(request: &mut Request<'_>, driver: &mut Driver, ending: Ending) -> Option<After> {
     let core = &request.plan.core;
     if ending != Ending::Complete {
-        let reset = ending == Ending::Broken && core.reset_timedout_connection.0;
+        let reset = request.timed_out && core.reset_timedout_connection.0;
         return Some(After::Close(if reset { Closing::Reset } else { Closing::Now }));
     }
     if request.response.upgraded {
@@ -371,18 +461,16 @@ async fn after(request: &mut Request<'_>, driver: &mut Driver, ending: Ending) -
         keep = h1.discard_body(DISCARD_BYTES_MAX, time, pause).await;
     }
     if keep {
-        let keep_for = if request.thread.is_stopping() {
-            core.keepalive_min_timeout.0
-        } else {
-            core.keepalive_timeout.milliseconds
-        };
-        return Some(After::KeepAlive(Duration::from_millis(keep_for)));
+        let whole = core.keepalive_timeout.milliseconds;
+        let least = core.keepalive_min_timeout.0;
+        let rest = Duration::from_millis(whole.saturating_sub(least));
+        return Some(After::KeepAlive(Keep { least: Duration::from_millis(least), rest }));
     }
     let unread = !driver.body_is_done() || matches!(driver, Driver::H1(h1) if !h1.pending().is_empty());
     let linger = match *core.lingering_close {
         LingeringClose::Off => false,
         LingeringClose::Always => true,
-        LingeringClose::On => unread || request.body.length.is_some_and(|length| length > 0),
+        LingeringClose::On => request.linger || unread,
     };
     Some(After::Close(if linger { Closing::Lingering { time, pause } } else { Closing::Now }))
 }

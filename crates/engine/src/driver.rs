@@ -108,6 +108,11 @@ impl Driver {
         }
     }
 
+    /// Does the client wait for a `100 Continue` that it has not been sent?
+    pub fn continue_is_owed(&self) -> bool {
+        matches!(self, Driver::H1(h1) if h1.continue_is_owed() && h1.pending().is_empty())
+    }
+
     /// Appends the next bytes of the request's body; 0 at its end.
     ///
     /// # Errors

@@ -30,7 +30,8 @@ pub fn fail(request: &mut Request, status: Status) -> Failure {
             return show(request, page);
         }
     }
-    Failure::Reply(built_in(request, status))
+    let moved = matches!(status, Status::MOVED_PERMANENTLY | Status::MOVED_TEMPORARILY);
+    Failure::Reply(if moved && refreshes(request) { refresh(request) } else { built_in(request, status) })
 }
 
 fn show(request: &mut Request, page: &ErrorPage) -> Failure {
@@ -60,8 +61,34 @@ fn show(request: &mut Request, page: &ErrorPage) -> Failure {
     };
     request.status_override = Some(status);
     request.response.location = uri;
-    request.response.location_as_is = true;
-    Failure::Reply(built_in(request, status))
+    Failure::Reply(if refreshes(request) { refresh(request) } else { built_in(request, status) })
+}
+
+/// `msie_refresh`: does this client get a page that sends it elsewhere instead of a redirect?
+fn refreshes(request: &Request) -> bool {
+    request.plan.core.msie_refresh.0 && crate::browser::of(&request.head.fields).msie
+}
+
+fn refresh(request: &mut Request) -> Reply {
+    let mut page = b"<html><head><meta http-equiv=\"Refresh\" content=\"0; URL=".to_vec();
+    let location = std::mem::take(&mut request.response.location);
+    http::escape::escape_uri(http::escape::Escape::Refresh, &location, &mut page);
+    page.extend_from_slice(b"\"></head><body></body></html>\r\n");
+    request.status_override = Some(Status::OK);
+    Reply { status: Status::OK, source: page_of(request, page) }
+}
+
+/// A page of our own as a body, with the head that goes with it.
+fn page_of(request: &mut Request, page: Vec<u8>) -> Source {
+    let response = &mut request.response;
+    response.content_type.clear();
+    response.content_type.extend_from_slice(b"text/html");
+    response.content_length = Some(page.len() as u64);
+    response.last_modified = None;
+    response.ranges_allowed = false;
+    response.fields.remove(b"ETag");
+    response.fields.remove(b"Accept-Ranges");
+    Source::Bytes(page)
 }
 
 /// nginx's own page for a status; statuses without one have an empty body.
@@ -76,14 +103,11 @@ pub fn built_in(request: &mut Request, status: Status) -> Reply {
     let padding = request.plan.core.msie_padding.0 && pads(request, status);
     let mut page = Vec::new();
     if !http::error_page::body(status, &server_name(*request.plan.core.server_tokens), padding, &mut page) {
-        request.response.content_length = (!status.is_bodiless()).then_some(0);
+        page_of(request, page);
+        request.response.content_type.clear();
         return Reply { status: shown, source: Source::Empty };
     }
-    request.response.content_type.extend_from_slice(b"text/html");
-    request.response.content_length = Some(page.len() as u64);
-    request.response.last_modified = None;
-    request.response.ranges_allowed = false;
-    Reply { status: shown, source: Source::Bytes(page) }
+    Reply { status: shown, source: page_of(request, page) }
 }
 
 /// What the `Server` header and the foot of error pages say.
@@ -97,9 +121,9 @@ pub fn server_name(tokens: ServerTokens) -> String {
 
 /// Old browsers show their own page instead of a short one.
 fn pads(request: &Request, status: Status) -> bool {
-    let agent = request.head.fields.get(b"User-Agent").unwrap_or_default();
-    let old =
-        memchr::memmem::find(agent, b"MSIE ").is_some() && memchr::memmem::find(agent, b"Opera").is_none();
-    let chrome = memchr::memmem::find(agent, b"Chrome/").is_some();
-    status.0 >= 400 && (old || chrome) && request.head.version >= http::Version::HTTP_10
+    if status.0 < 400 || request.head.version < http::Version::HTTP_10 {
+        return false;
+    }
+    let browser = crate::browser::of(&request.head.fields);
+    browser.msie || browser.chrome
 }

@@ -70,14 +70,7 @@ async fn answer(request: &mut Request<'_>, driver: &mut Driver, mut first: Optio
         };
         let redirect = match flow {
             Flow::Reply(reply) => return respond::respond(request, driver, reply).await,
-            Flow::Deny(Status::CLOSE) => {
-                request.response.status = Status::CLOSE;
-                return Ending::Silent;
-            }
-            Flow::Deny(Status::CLIENT_CLOSED_REQUEST) => {
-                request.response.status = Status::CLIENT_CLOSED_REQUEST;
-                return Ending::Broken;
-            }
+            Flow::Deny(status) if is_unanswered(request, status) => return unanswered(request, status),
             Flow::Deny(status) => match error_page::fail(request, status) {
                 error_page::Failure::Reply(reply) => return respond::respond(request, driver, reply).await,
                 error_page::Failure::Redirect(target) => target,
@@ -96,6 +89,29 @@ async fn answer(request: &mut Request<'_>, driver: &mut Driver, mut first: Optio
                 return respond::respond(request, driver, reply).await;
             }
         };
+    }
+}
+
+/// Statuses that are only for the log, and any status once the client is gone.
+fn is_unanswered(request: &Request<'_>, status: Status) -> bool {
+    request.client_gone
+        || matches!(status, Status::CLOSE | Status::CLIENT_CLOSED_REQUEST | Status::REQUEST_TIME_OUT)
+}
+
+fn unanswered(request: &mut Request<'_>, status: Status) -> Ending {
+    request.response.status = status;
+    if status == Status::CLOSE {
+        request.timed_out = true;
+        return Ending::Silent;
+    }
+    Ending::Broken
+}
+
+/// Writes down a request whose head never became whole.
+pub fn abandon(request: &mut Request<'_>, status: Status) {
+    unanswered(request, status);
+    for logger in &request.plan.loggers {
+        logger.log(request);
     }
 }
 
@@ -123,12 +139,7 @@ fn enter(request: &mut Request<'_>, target: Target) -> Result<Entry, Status> {
     request.uri_changed = false;
     request.prefix_valid = true;
     request.uri_below_alias = false;
-    // An error page for 401 keeps the demand for credentials.
-    let demand = request.response.fields.get(b"WWW-Authenticate").map(<[u8]>::to_vec);
-    request.response.clear();
-    if let Some(demand) = demand {
-        request.response.fields.push(b"WWW-Authenticate", &demand);
-    }
+    clear_response(request);
     request.notes.clear();
     match target {
         Target::Uri { uri, args } => {
@@ -149,6 +160,18 @@ fn enter(request: &mut Request<'_>, target: Target) -> Result<Entry, Status> {
                 Err(Status::INTERNAL_SERVER_ERROR)
             }
         },
+    }
+}
+
+/// Forgets the answer prepared so far, but for what an error page still has to say: where to go and how to log in.
+fn clear_response(request: &mut Request<'_>) {
+    let location = std::mem::take(&mut request.response.location);
+    let demands: Vec<Vec<u8>> =
+        request.response.fields.all(b"WWW-Authenticate").map(<[u8]>::to_vec).collect();
+    request.response.clear();
+    request.response.location = location;
+    for demand in demands {
+        request.response.fields.push(b"WWW-Authenticate", &demand);
     }
 }
 

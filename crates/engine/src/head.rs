@@ -22,8 +22,12 @@ pub enum Outgoing {
 
 /// Writes the head.
 pub fn encode(request: &mut Request<'_>, framing: Outgoing, out: &mut Vec<u8>) {
+    if request.head.version < http::Version::HTTP_10 {
+        // HTTP/0.9 knows bodies only.
+        return;
+    }
     // Redirects are completed first: logs show what was sent.
-    complete_location(request);
+    let completed = complete_location(request);
     let response = &request.response;
     status_line(request, out);
     if !response.server_given {
@@ -51,10 +55,13 @@ pub fn encode(request: &mut Request<'_>, framing: Outgoing, out: &mut Vec<u8>) {
         out.extend_from_slice(&net::clock::http_date_of(seconds));
         out.extend_from_slice(b"\r\n");
     }
-    if !response.location.is_empty() {
+    if completed {
         encode_field(b"Location", &response.location, out);
     }
     connection_lines(request, framing, out);
+    if !completed && !response.location.is_empty() {
+        encode_field(b"Location", &response.location, out);
+    }
     for (name, value) in response.fields.iter() {
         encode_field(name, value, out);
     }
@@ -91,14 +98,11 @@ fn connection_lines(request: &Request<'_>, framing: Outgoing, out: &mut Vec<u8>)
     }
 }
 
-/// A redirect to a path gets scheme, host and port, as `absolute_redirect` and its friends say.
-fn complete_location(request: &mut Request<'_>) {
+/// A redirect to a path gets scheme, host and port, as `absolute_redirect` and its friends say. True: it has.
+fn complete_location(request: &mut Request<'_>) -> bool {
     let core = &request.plan.core;
-    if !request.response.location.starts_with(b"/")
-        || request.response.location_as_is
-        || !core.absolute_redirect.0
-    {
-        return;
+    if !request.response.location.starts_with(b"/") || !core.absolute_redirect.0 {
+        return false;
     }
     let mut whole = Vec::with_capacity(64 + request.response.location.len());
     whole.extend_from_slice(request.scheme().as_bytes());
@@ -119,4 +123,5 @@ fn complete_location(request: &mut Request<'_>) {
     }
     whole.extend_from_slice(&request.response.location);
     request.response.location = whole;
+    true
 }

@@ -10,6 +10,7 @@
 
 pub mod background;
 pub mod body;
+pub mod browser;
 pub mod compile;
 pub mod connection;
 pub mod core;

@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub listens: Vec<Listen>,
     /// How every variable is read.
     pub variables: Definitions,
+    /// How many client connections a thread may hold, `worker_connections`.
+    pub connections_max: usize,
     /// Upstream groups.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Logs, opened.

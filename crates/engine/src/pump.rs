@@ -54,6 +54,7 @@ pub fn client_error(request: &mut Request<'_>, error: &StreamError) {
     request.action = "sending to client";
     match error {
         StreamError::TimedOut => {
+            request.timed_out = true;
             request.log_error(Level::Info, format_args!("client timed out (110: Connection timed out)"));
         }
         error => {

@@ -1,6 +1,7 @@
 //! A request on its way through the server: what came, what was decided, what goes out.
 
 use crate::connection::Facts;
+use crate::core::values::KeepaliveDisable;
 use crate::plan::{Alias, Plan, PlanId, Site, Snapshot};
 use crate::thread::Thread;
 use crate::upstream::Attempted;
@@ -90,6 +91,12 @@ pub struct Request<'s> {
     pub subresponse: Subresponse,
     /// Did everything go out?
     pub completed: bool,
+    /// Did the client take too long? Decides whether the connection ends with a reset.
+    pub timed_out: bool,
+    /// Must more be read before the connection ends, because the client is still sending?
+    pub linger: bool,
+    /// Is the client gone, so that there is nobody to answer?
+    pub client_gone: bool,
     /// The request's identifier, made on first use.
     pub id: Option<[u8; 16]>,
     /// Notes that modules keep from one of their functions to another, by the module's own type.
@@ -119,8 +126,6 @@ pub struct Response {
     pub last_modified: Option<i64>,
     /// `Location`; empty: none. Relative ones are completed when they are sent.
     pub location: Vec<u8>,
-    /// `Location` comes from an upstream and is sent as it is.
-    pub location_as_is: bool,
     /// May ranges be served?
     pub ranges_allowed: bool,
     /// Everything else, in order.
@@ -281,6 +286,9 @@ impl<'s> Request<'s> {
             subrequest: false,
             subresponse: Subresponse::default(),
             completed: false,
+            timed_out: false,
+            client_gone: false,
+            linger: false,
             id: None,
             notes: Vec::new(),
             lasting: Vec::new(),
@@ -341,12 +349,27 @@ impl<'s> Request<'s> {
             && core.keepalive_timeout.milliseconds > 0
             && self.connection.requests.get() < core.keepalive_requests.0 as u64
             && !old_enough
-            && !self.thread.is_stopping();
+            && !self.is_of_a_browser_without_keep_alive()
+            && (!self.thread.is_stopping() || core.keepalive_min_timeout.0 > 0);
     }
 
-    /// Switches to another plan of the same snapshot.
+    /// `keepalive_disable`: old MSIE waits after a POST, old Safari sends to connections that are closed.
+    fn is_of_a_browser_without_keep_alive(&self) -> bool {
+        let disabled = *self.plan.core.keepalive_disable;
+        if !disabled.has(KeepaliveDisable::MSIE6 | KeepaliveDisable::SAFARI) {
+            return false;
+        }
+        let browser = crate::browser::of(&self.head.fields);
+        disabled.has(KeepaliveDisable::MSIE6) && browser.msie6 && self.method == http::Method::Post
+            || disabled.has(KeepaliveDisable::SAFARI) && browser.safari
+    }
+
+    /// Switches to another plan of the same snapshot; its settings may end keep-alive, never begin it.
     pub fn switch(&mut self, plan: PlanId) {
         self.plan = self.snapshot.plan(plan);
+        if self.keep_alive {
+            self.settle_keep_alive();
+        }
     }
 
     /// A template's value.

@@ -35,6 +35,7 @@ pub async fn respond(request: &mut Request<'_>, driver: &mut Driver, reply: Repl
     }
     let bodiless = is_bodiless(request);
     let framing = framing(request, bodiless, &source);
+    settle_head(request, driver);
     request.response.sent = true;
     driver.send_head(request, framing);
     if bodiless {
@@ -48,6 +49,26 @@ pub async fn respond(request: &mut Request<'_>, driver: &mut Driver, reply: Repl
 fn is_bodiless(request: &Request<'_>) -> bool {
     let status = request.response.status;
     request.method == Method::Head || status.is_bodiless() && !request.response.upgraded
+}
+
+/// What is left to say of the head once the status is known.
+fn settle_head(request: &mut Request<'_>, driver: &Driver) {
+    let response = &mut request.response;
+    match response.status {
+        Status::NO_CONTENT => {
+            response.content_type.clear();
+            response.last_modified = None;
+        }
+        Status::OK | Status::PARTIAL_CONTENT | Status::NOT_MODIFIED => {}
+        _ => response.last_modified = None,
+    }
+    // Whether the client will still send the body it asked about, nobody knows: the connection ends.
+    if driver.continue_is_owed() {
+        request.keep_alive = false;
+    }
+    if request.thread.is_stopping() && request.plan.core.keepalive_min_timeout.0 == 0 {
+        request.keep_alive = false;
+    }
 }
 
 fn framing(request: &mut Request<'_>, bodiless: bool, source: &Source) -> Outgoing {
@@ -69,7 +90,7 @@ fn framing(request: &mut Request<'_>, bodiless: bool, source: &Source) -> Outgoi
     if matches!(source, Source::Empty) && request.response.content_length.is_none() && !bodiless {
         request.response.content_length = Some(0);
     }
-    if request.response.content_length.is_some() {
+    if request.response.content_length.is_some() || bodiless {
         return Outgoing::Length;
     }
     if may_chunk {

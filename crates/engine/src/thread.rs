@@ -20,6 +20,9 @@ use tokio::sync::Notify;
 /// How many hosts named by variables are remembered before old ones are forgotten.
 const DYNAMIC_UPSTREAMS_MAX: usize = 1024;
 
+/// How many idle connections are dismissed at once.
+const DISMISSED_MAX: usize = 32;
+
 /// Counters of the process, for `stub_status` and the connection numbers.
 #[derive(Default)]
 pub struct Statistics {
@@ -73,6 +76,12 @@ pub struct Thread {
     connections: Cell<usize>,
     stopping: Cell<bool>,
     stop: Notify,
+    /// Idle connections wait here for being told to end, the longest idle one first.
+    dismiss: Notify,
+    /// How many connections are idle.
+    idle: Cell<usize>,
+    /// When idle connections were last dismissed for want of room, monotonic milliseconds.
+    room_made_ms: Cell<u64>,
     /// A connection has ended.
     changed: Notify,
     open_files: RefCell<HashMap<(usize, u64), Rc<FileCache>>>,
@@ -100,6 +109,9 @@ impl Thread {
             connections: Cell::new(0),
             stopping: Cell::new(false),
             stop: Notify::new(),
+            dismiss: Notify::new(),
+            idle: Cell::new(0),
+            room_made_ms: Cell::new(0),
             changed: Notify::new(),
             open_files: RefCell::default(),
             dynamic: RefCell::default(),
@@ -145,6 +157,42 @@ impl Thread {
     pub fn begin_stopping(&self) {
         self.stopping.set(true);
         self.stop.notify_waiters();
+        self.dismiss.notify_waiters();
+    }
+
+    /// Ready once an idle connection is to end: the server stops, or others need its place.
+    pub async fn dismissed(&self) {
+        let _idle = Counted(Some(|| self.idle.set(self.idle.get() - 1)));
+        self.idle.set(self.idle.get() + 1);
+        self.dismiss.notified().await;
+    }
+
+    /// Is there room for another client connection under `worker_connections`? When places get scarce, the
+    /// connections that have idled longest are dismissed, as nginx does.
+    pub fn has_room(&self) -> bool {
+        let snapshot = self.snapshot.borrow();
+        let most = snapshot.connections_max;
+        let free = most.saturating_sub(self.connections.get());
+        if free > most / 16 {
+            return true;
+        }
+        let idle = self.idle.get();
+        if idle > 0 {
+            let now_ms = net::clock::now_ms();
+            if now_ms >= self.room_made_ms.get() + 1000 || self.room_made_ms.get() == 0 {
+                self.room_made_ms.set(now_ms);
+                let text = format_args!("{most} worker_connections are not enough, reusing connections");
+                self.log(&snapshot, Level::Warn, None, text);
+            }
+            for _ in 0..(idle / 8).clamp(1, DISMISSED_MAX) {
+                self.dismiss.notify_one();
+            }
+        }
+        if free == 0 && idle == 0 {
+            let text = format_args!("{most} worker_connections are not enough");
+            self.log(&snapshot, Level::Alert, None, text);
+        }
+        free > 0 || idle > 0
     }
 
     /// Is the server about to stop?

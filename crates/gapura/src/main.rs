@@ -1,5 +1,6 @@
 //! The program: reads its command line and does what it says.
 
+mod balance;
 mod build_arguments;
 mod built_in;
 mod command_line;

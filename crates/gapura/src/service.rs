@@ -1,5 +1,6 @@
 //! The threads of a worker: each has an event loop, accepts from every listening socket, and serves.
 
+use crate::balance::{Balance, HANDED_OVER_MAX, HandedOver, Mine};
 use crate::identity::Layout;
 use crate::site::Loaded;
 use engine::Snapshot;
@@ -10,6 +11,7 @@ use net::errno::{Errno, ErrnoMessage};
 use net::listen::Listener;
 use net::log::file::LogFile;
 use net::thread::{Mailbox, Sender, mailbox, spawn_local};
+use net::timer::{Deadline, Timer};
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -78,16 +80,23 @@ impl Service {
     ) -> Result<Service, String> {
         let ended = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let ended = Arc::new(ended.map_err(|errno| format!("eventfd() failed ({})", ErrnoMessage(errno)))?);
+        let count = generation.loaded.essentials.threads;
+        let (doors, mailboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mailbox(HANDED_OVER_MAX)).unzip();
+        let balance = Arc::new(Balance::new(doors));
         let process = Arc::new(Process::new(&layout.prefix, rustix::system::uname().nodename().to_bytes()));
         let mut service = Service { threads: Vec::new(), ended, snapshot: generation.snapshot.clone() };
-        for number in 0..generation.loaded.essentials.threads {
+        for (number, handed_over) in mailboxes.into_iter().enumerate() {
+            let balance = balance.clone();
             let (commands, orders) = mailbox(COMMANDS_MAX);
             let has_ended = Arc::new(AtomicBool::new(false));
             let (process, first) = (process.clone(), generation.snapshot.clone());
             let ended = Ended { has_ended: has_ended.clone(), event: service.ended.clone() };
             let handle = net::thread::spawn(&format!("worker-{number}"), move || async move {
                 let _ended = ended;
-                thread(process, first, orders).await;
+                let serving = engine::thread::Thread::new(process, first);
+                let mine = Mine { balance, number };
+                spawn_local(take_over(serving.clone(), handed_over));
+                thread(serving, mine, orders).await;
             });
             let handle = handle.map_err(|error| format!("could not start a thread: {error}"))?;
             service.threads.push(Thread { commands, handle, has_ended });
@@ -178,17 +187,16 @@ impl Drop for Ended {
 }
 
 /// One thread: follows commands until it is told to end.
-async fn thread(process: Arc<Process>, first: Arc<Snapshot>, mut orders: Mailbox<Command>) {
-    let serving = engine::thread::Thread::new(process, first);
+async fn thread(serving: Rc<engine::thread::Thread>, mine: Mine, mut orders: Mailbox<Command>) {
     let mut acceptors: Vec<(Arc<OwnedFd>, tokio::task::JoinHandle<()>)> = Vec::new();
     loop {
-        let command = match race(orders.recv(), serving.drained()).await {
+        let command = match race(orders.recv(), drained(&serving, &mine)).await {
             First::Left(command) => command,
             First::Right(()) => return,
         };
         match command {
             Some(Command::Serve(generation, sockets, answer)) => {
-                let result = follow(&serving, &mut acceptors, &generation, &sockets);
+                let result = follow(&serving, &mine, &mut acceptors, &generation, &sockets);
                 // Where nobody waits any more nobody needs the answer.
                 let _ = answer.send(result);
             }
@@ -203,8 +211,21 @@ async fn thread(process: Arc<Process>, first: Arc<Snapshot>, mut orders: Mailbox
     }
 }
 
+/// Ready once the server is about to stop and neither here nor on the way here there is a connection.
+async fn drained(serving: &engine::thread::Thread, mine: &Mine) {
+    loop {
+        serving.drained().await;
+        if mine.load() == 0 {
+            return;
+        }
+        // One is in the mailbox: it is taken in the next turn.
+        Timer::new().sleep(Deadline::after(Duration::from_millis(1))).await;
+    }
+}
+
 fn follow(
     serving: &Rc<engine::thread::Thread>,
+    mine: &Mine,
     acceptors: &mut Vec<(Arc<OwnedFd>, tokio::task::JoinHandle<()>)>,
     generation: &Generation,
     sockets: &[Arc<OwnedFd>],
@@ -224,27 +245,52 @@ fn follow(
     });
     serving.put_in_force(generation.snapshot.clone());
     for (socket, acceptor) in added {
-        acceptors.push((socket, spawn_local(accept(serving.clone(), acceptor))));
+        acceptors.push((socket, spawn_local(accept(serving.clone(), mine.clone(), acceptor))));
     }
     Ok(())
 }
 
-async fn accept(serving: Rc<engine::thread::Thread>, mut acceptor: Acceptor) {
+async fn accept(serving: Rc<engine::thread::Thread>, mine: Mine, mut acceptor: Acceptor) {
     loop {
-        let stream = match acceptor.accept().await {
-            Ok(accepted) => accepted.into_stream(),
-            Err(errno) => Err(errno),
-        };
-        match stream {
-            Ok(stream) => {
-                let address = acceptor.address().clone();
-                spawn_local(engine::connection::serve(serving.clone(), stream, address));
+        match acceptor.accept().await {
+            Ok(accepted) => {
+                let listen = acceptor.address().clone();
+                let handed_over = HandedOver { accepted, listen, load: mine.balance.place(mine.number) };
+                if let Some(kept) = mine.balance.hand_over(mine.number, handed_over) {
+                    serve(&serving, kept);
+                }
             }
-            Err(errno) => {
-                let snapshot = serving.snapshot();
-                let message = format_args!("accept4() failed ({})", ErrnoMessage(errno));
-                serving.log(&snapshot, conf::Level::Alert, None, message);
-            }
+            Err(errno) => accept_failed(&serving, errno),
         }
+    }
+}
+
+fn accept_failed(serving: &engine::thread::Thread, errno: Errno) {
+    let snapshot = serving.snapshot();
+    let message = format_args!("accept4() failed ({})", ErrnoMessage(errno));
+    serving.log(&snapshot, conf::Level::Alert, None, message);
+}
+
+/// Serves the connections that other threads accepted.
+async fn take_over(serving: Rc<engine::thread::Thread>, mut mailbox: Mailbox<HandedOver>) {
+    while let Some(handed_over) = mailbox.recv().await {
+        serve(&serving, handed_over);
+    }
+}
+
+fn serve(serving: &Rc<engine::thread::Thread>, handed_over: HandedOver) {
+    let HandedOver { accepted, listen, load } = handed_over;
+    if !serving.has_room() {
+        return;
+    }
+    match accepted.into_stream() {
+        Ok(stream) => {
+            let connection = engine::connection::serve(serving.clone(), stream, listen);
+            spawn_local(async move {
+                let _load = load;
+                connection.await;
+            });
+        }
+        Err(errno) => accept_failed(serving, errno),
     }
 }

@@ -207,6 +207,11 @@ impl RequestHead {
         self.scan.in_fields || !self.line.is_unstarted()
     }
 
+    /// Did the request line come whole?
+    pub fn is_past_request_line(&self) -> bool {
+        self.scan.in_fields
+    }
+
     /// The request line without its line end, `$request`. For a refused line: what came of it.
     pub fn request_line(&self) -> &[u8] {
         Span::new(self.line.start, self.line.end).of(self.fields.text())

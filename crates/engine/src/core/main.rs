@@ -209,10 +209,6 @@ pub(super) static MODULE: Module = Module {
         idle("read_ahead", "The kernel reads ahead."),
         idle("send_lowat", "The kernel decides."),
         idle("subrequest_output_buffer_size", "Subrequests need no buffer of that kind."),
-        idle(
-            "client_header_buffer_size",
-            "A head's buffer grows as needed, up to large_client_header_buffers.",
-        ),
         idle("client_body_in_single_buffer", "A body in memory is in one buffer."),
         idle("client_body_early_read", "Bodies are read when they are needed."),
     ],

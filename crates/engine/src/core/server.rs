@@ -6,7 +6,7 @@ use bstr::{BString, ByteSlice};
 use conf::{Node, Span, Word};
 use schema::value::{argument, invalid_value, number, size};
 use schema::{
-    Directive, Flag, Inherit, Milliseconds, Nested, Number, Places, Problem, Services, Value, field,
+    Directive, Flag, Inherit, Milliseconds, Nested, Number, Places, Problem, Services, Size, Value, field,
 };
 
 /// Settings of a server.
@@ -18,6 +18,8 @@ pub struct ServerCore {
     pub server_name: Vec<ServerName>,
     /// How long a head may take.
     pub client_header_timeout: Inherit<Milliseconds>,
+    /// How much of a head is read before large buffers are taken.
+    pub client_header_buffer_size: Inherit<Size>,
     /// How large a head may be: one line fits one buffer.
     pub large_client_header_buffers: Inherit<HeaderBuffers>,
     /// How many header lines a head may have.
@@ -127,6 +129,12 @@ pub(super) static MODULE: Module = Module {
             default: "60s",
             set: field!(ServerCore.client_header_timeout),
             doc: "How long a client may take to send a head.",
+        },
+        Directive {
+            name: "client_header_buffer_size",
+            default: "1k",
+            set: field!(ServerCore.client_header_buffer_size),
+            doc: "How much of a head is read before large buffers are taken.",
         },
         Directive {
             name: "large_client_header_buffers",

@@ -71,8 +71,18 @@ pub enum BodyInFile {
 #[derive(Debug)]
 pub struct KeepaliveDisable;
 
+impl KeepaliveDisable {
+    /// No browser.
+    pub const NONE: u32 = 1;
+    /// Old MSIE, behind a POST.
+    pub const MSIE6: u32 = 2;
+    /// Safari on a Mac.
+    pub const SAFARI: u32 = 4;
+}
+
 impl Bits for KeepaliveDisable {
-    const BITS: &'static [(&'static str, u32)] = &[("none", 1), ("msie6", 2), ("safari", 4)];
+    const BITS: &'static [(&'static str, u32)] =
+        &[("none", Self::NONE), ("msie6", Self::MSIE6), ("safari", Self::SAFARI)];
 }
 
 /// `keepalive_timeout timeout [header]`.
