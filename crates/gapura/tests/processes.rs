@@ -418,9 +418,9 @@ fn nothing_piles_up_over_reloads() {
         assert_eq!(server.says(&["-s", "reload"], 0), "");
         assert_eq!(server.body(8080), if round % 2 == 0 { "b" } else { "a" });
     }
-    wait_for("connections of the test are gone", PATIENCE, || {
-        ((open(master), open(worker)) == before).then_some(())
-    });
+    // What the first reload replaced may still have been open when it was counted.
+    let no_more = || (open(master) <= before.0 && open(worker) <= before.1).then_some(());
+    wait_for("nothing more is open than before", PATIENCE, no_more);
 }
 
 #[test]
