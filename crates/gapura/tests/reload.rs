@@ -71,9 +71,14 @@ impl Site {
         self.applications[index].take().expect("it runs").kill();
     }
 
-    /// Writes a configuration that answers `/generation` with this number, and tells the master to take it.
-    fn reload(&self, generation: u32) {
+    /// Writes a configuration that answers `/generation` with this number.
+    fn write(&self, generation: u32) {
         self.gateway.write("nginx.conf", &configuration(&self.network, generation));
+    }
+
+    /// Writes such a configuration, and tells the master to take it.
+    fn reload(&self, generation: u32) {
+        self.write(generation);
         send(self.master.id(), Signal::HUP).unwrap();
     }
 
@@ -105,7 +110,10 @@ fn configuration(network: &str, generation: u32) -> String {
          http {{
              access_log off;
              keepalive_requests 1000000;
-             upstream both {{ server {network}.2:3000; server {network}.3:3000; }}
+             upstream both {{
+                 server {network}.2:3000 fail_timeout=3s;
+                 server {network}.3:3000 fail_timeout=3s;
+             }}
              server {{
                  listen {network}.1:8080;
                  location / {{ proxy_pass http://both; }}
@@ -157,7 +165,9 @@ fn one_connection_is_answered_across_ten_reloads() {
     let mut connection = Connection::open(site.address, PATIENCE).unwrap();
     let mut answered = Vec::new();
     for generation in 1..=10 {
-        site.reload(generation);
+        site.write(generation);
+        // Returns when every thread serves the new one. nginx takes its time afterwards.
+        assert!(site.gateway.reload().status.success(), "{}", site.gateway.logs());
         wait_for("the new configuration is in force", PATIENCE, || {
             (site.generation() == Some(generation)).then_some(())
         });

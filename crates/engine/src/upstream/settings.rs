@@ -11,7 +11,6 @@ use schema::{
     Bitmask, Buffers, Directive, Flag, Idle, Inherit, Milliseconds, Number, Problem, Services, Size, Value,
     field, list,
 };
-use std::time::Duration;
 use template::Template;
 
 /// How a location calls its upstream.
