@@ -65,6 +65,9 @@ pub struct Diagnostic {
     pub line_span: Option<Span>,
     /// nginx names neither file nor line for this one, although we know the place.
     pub bare: bool,
+    /// A limit of ours that nginx does not have. What nginx would say is told first, because tools and people who
+    /// know nginx look for that.
+    pub ours: bool,
     /// Further places, each with a remark.
     pub labels: Vec<(Span, String)>,
     /// Sentences that help, such as `did you mean "proxy_pass"?`.
@@ -82,6 +85,7 @@ impl Diagnostic {
             span: None,
             line_span: None,
             bare: false,
+            ours: false,
             labels: Vec::new(),
             help: Vec::new(),
         }
@@ -115,6 +119,12 @@ impl Diagnostic {
         self
     }
 
+    /// Marks it as a limit of ours.
+    pub fn ours(mut self) -> Diagnostic {
+        self.ours = true;
+        self
+    }
+
     /// Adds the failure of the system that caused it.
     pub fn os_error(mut self, error: FileError) -> Diagnostic {
         self.os_error = Some(error);
@@ -141,13 +151,16 @@ impl Diagnostic {
 
 /// Puts diagnostics of several stages into the order in which nginx would come across them, and drops repetitions
 /// (a file that is included ten times has its errors once). What has no place keeps its position relative to the end:
-/// it goes last. Equal places keep the order they came in.
+/// it goes last, but for the limits of ours, which follow everything that nginx would say. Equal places keep the order
+/// they came in.
 pub fn in_reading_order(mut diagnostics: Vec<Diagnostic>, sources: &SourceMap) -> Vec<Diagnostic> {
-    diagnostics.sort_by(|a, b| match (a.reported_at(), b.reported_at()) {
-        (Some(a), Some(b)) => sources.reading_order(a, b),
-        (Some(_), None) => Ordering::Less,
-        (None, Some(_)) => Ordering::Greater,
-        (None, None) => Ordering::Equal,
+    diagnostics.sort_by(|a, b| {
+        a.ours.cmp(&b.ours).then_with(|| match (a.reported_at(), b.reported_at()) {
+            (Some(a), Some(b)) => sources.reading_order(a, b),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        })
     });
     let mut seen = HashSet::new();
     diagnostics.retain(|diagnostic| {

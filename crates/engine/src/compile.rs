@@ -8,7 +8,7 @@ use crate::locate::Locations;
 use crate::log::Logs;
 use crate::module::{Build, Installer, Module};
 use crate::plan::{Alias, Plan, PlanId, Site, SiteId, Snapshot};
-use crate::variables::Registry as VariableRegistry;
+use crate::variables::{Registry as VariableRegistry, Unknown};
 use bstr::{BStr, BString, ByteSlice};
 use conf::{Diagnostic, Parsed, SourceMap, Span};
 use schema::bind::{Cells, ModuleCells, Rows};
@@ -90,7 +90,7 @@ pub fn compile(
     let mut diagnostics = conf::in_reading_order(found.collect(), &parsed.tree.sources);
 
     let main = cells.module::<MainCore>(MAIN_INDEX).cloned().unwrap_or_default();
-    if !has_errors(&diagnostics) && !main.events_seen {
+    if !nginx_refuses(&diagnostics) && !main.events_seen {
         diagnostics.push(Diagnostic::emerg("events", "no \"events\" section in configuration"));
     }
     let error_log = cells.module::<Core>(LOCATION_INDEX).map(|core| core.error_log.clone());
@@ -100,7 +100,8 @@ pub fn compile(
         error_log.push(crate::log::ErrorLog { log, level: conf::Level::Error });
     }
     let mut snapshot = None;
-    if !has_errors(&diagnostics) {
+    // What is not built yet does not hide what is wrong with the whole.
+    if !nginx_refuses(&diagnostics) {
         let mut compiler = Compiler {
             modules: &modules,
             build,
@@ -133,6 +134,24 @@ fn http_resolver(root: &Cells) -> net::resolver::ResolverSettings {
 fn next_generation() -> u64 {
     static GENERATION: AtomicU64 = AtomicU64::new(1);
     GENERATION.fetch_add(1, Ordering::Relaxed)
+}
+
+/// nginx names no place for such a variable; people are shown the directive that uses it.
+fn unknown_variable(unknown: Unknown) -> Diagnostic {
+    let Unknown { name, place } = unknown;
+    let mut made = match schema::known::is_variable(&name) {
+        true => Diagnostic::emerg("unbuilt", format!("the \"{name}\" variable is not supported yet")).ours(),
+        false => Diagnostic::emerg("unknown-variable", format!("unknown \"{name}\" variable")).bare(),
+    };
+    if let Some((span, end)) = place {
+        made = made.at(span).line(end);
+    }
+    made
+}
+
+/// Would nginx refuse it? Limits of ours do not count.
+fn nginx_refuses(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|diagnostic| diagnostic.level.is_error() && !diagnostic.ours)
 }
 
 /// Is any of these an error?
@@ -169,9 +188,7 @@ impl Compiler<'_> {
         let variables = match std::mem::take(&mut self.build.variables).finish() {
             Ok(variables) => variables,
             Err(unknown) => {
-                let text = |name: BString| format!("unknown \"{name}\" variable");
-                let found = unknown.into_iter().map(|name| Diagnostic::emerg("unknown-variable", text(name)));
-                self.build.diagnostics.extend(found);
+                self.build.diagnostics.extend(unknown.into_iter().map(unknown_variable));
                 return None;
             }
         };
@@ -371,6 +388,7 @@ fn report(diagnostics: &mut Vec<Diagnostic>, problem: &Problem, line: Span) {
     for sentence in &problem.help {
         made = made.help(sentence.clone());
     }
+    made.ours = problem.unbuilt;
     diagnostics.push(made);
 }
 

@@ -312,6 +312,16 @@ impl Services for Build {
         self.report(Level::Emerg, &problem, node);
     }
 
+    fn reads(&mut self, node: &Node) {
+        self.variables.place = Some((node.name.span, node.end));
+    }
+
+    fn unbuilt(&mut self, node: &Node) {
+        // Such a directive may well have been the one that defines a variable.
+        let names = node.args.iter().filter_map(|word| word.text.strip_prefix(b"$"));
+        names.for_each(|name| self.variables.excuse(name));
+    }
+
     fn idle(&mut self, node: &Node) {
         if !self.idle.contains(&node.name.text) {
             self.idle.push(node.name.text.clone());

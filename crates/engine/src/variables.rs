@@ -3,6 +3,7 @@
 use crate::Request;
 use crate::module::{Read, Variable};
 use bstr::{BStr, BString, ByteSlice};
+use conf::Span;
 use schema::Problem;
 use std::collections::HashMap;
 use std::io::Write;
@@ -43,6 +44,18 @@ pub struct Registry {
     definitions: Vec<Option<Definition>>,
     builtins: HashMap<&'static str, &'static Variable>,
     prefixes: Vec<&'static Variable>,
+    /// The directive that is read now: its name and its end.
+    pub place: Option<(Span, Span)>,
+    /// Where each name was met first.
+    places: Vec<Option<(Span, Span)>>,
+}
+
+/// A name that nothing defines.
+pub struct Unknown {
+    /// The name as it was used.
+    pub name: BString,
+    /// The directive that used it first: its name and its end.
+    pub place: Option<(Span, Span)>,
 }
 
 /// Variables of a finished configuration.
@@ -89,6 +102,7 @@ impl Registry {
         let id = VariableId(self.names.len() as u32);
         self.names.push(name.clone().into());
         self.definitions.push(None);
+        self.places.push(self.place);
         self.numbers.insert(name, id);
         id
     }
@@ -148,14 +162,21 @@ impl Registry {
         }
     }
 
+    /// A directive that is not built would perhaps have defined this name.
+    pub fn excuse(&mut self, name: &[u8]) {
+        let id = self.number(name);
+        self.definitions[id.0 as usize].get_or_insert(Definition::Stored);
+    }
+
     /// The table of a finished configuration; names that nothing defines are reported.
     ///
     /// # Errors
     /// The unknown names, in order of first use.
-    pub fn finish(mut self) -> Result<Definitions, Vec<BString>> {
+    pub fn finish(mut self) -> Result<Definitions, Vec<Unknown>> {
         let mut unknown = Vec::new();
         let mut definitions = Vec::with_capacity(self.names.len());
-        for (name, definition) in self.names.iter().zip(std::mem::take(&mut self.definitions)) {
+        let given = std::mem::take(&mut self.definitions);
+        for ((name, definition), place) in self.names.iter().zip(given).zip(self.places) {
             let found =
                 definition.or_else(|| builtin(&self.builtins, name).map(Definition::Builtin)).or_else(|| {
                     let family =
@@ -164,7 +185,7 @@ impl Registry {
                 });
             match found {
                 Some(definition) => definitions.push(definition),
-                None => unknown.push(name.clone()),
+                None => unknown.push(Unknown { name: name.clone(), place }),
             }
         }
         let wants_tcp_info = self.names.iter().any(|name| name.starts_with(b"tcpinfo_"));

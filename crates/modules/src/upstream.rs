@@ -67,7 +67,7 @@ fn parameter(peer: &mut Peer, resolve: &mut bool, word: &Word) -> Result<(), Pro
         Some((b"slow_start", time)) => peer.slow_start_ms = milliseconds(time).ok_or_else(invalid)?,
         Some((b"service" | b"route", _)) => {
             let name = word.text.split_str("=").next().unwrap_or_default().as_bstr();
-            return Err(Problem::new(format!("the \"{name}\" parameter is not supported yet")).on(word));
+            return Err(Problem::unbuilt(format_args!("the \"{name}\" parameter")).on(word));
         }
         Some(_) => return Err(invalid()),
     }

@@ -2,10 +2,10 @@
 //! nested blocks, and afterwards lets every block inherit from the one around it.
 
 use crate::known::{self, Known};
-use crate::{Directive, Places, Problem};
+use crate::{Directive, Places, Problem, elsewhere};
 use conf::{Diagnostic, Node, Span, Word};
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What setters may use of the world around them. The engine implements it; this crate knows no more.
@@ -20,6 +20,10 @@ pub trait Services {
     fn warn(&mut self, problem: Problem, node: &Node);
     /// Something to refuse without stopping: the error is reported where `node` ends, and binding goes on.
     fn refuse(&mut self, problem: Problem, node: &Node);
+    /// This directive is read from here on.
+    fn reads(&mut self, node: &Node);
+    /// A directive that is known but not built; it was reported.
+    fn unbuilt(&mut self, node: &Node);
     /// A directive that was accepted though there is nothing to tune here.
     fn idle(&mut self, node: &Node);
     /// The engine's own builder, for setters that declare zones, variables, upstreams.
@@ -80,30 +84,33 @@ impl Registry {
         &self.modules
     }
 
-    /// Names that stand in this place, for "did you mean".
-    fn candidates(&self, place: Places) -> impl Iterator<Item = &'static str> {
-        known::names().filter(move |name| known::known(name.as_bytes()).iter().any(|k| k.places.meets(place)))
-    }
-
-    /// The row of a directive in a place. Several modules may own a name (`server`, `keepalive_timeout`):
-    /// the one whose setter belongs there is told by the place its table entry and its module share.
-    fn row(&self, name: &str, known: &Known) -> Option<(usize, &'static Directive)> {
-        let rows = self.by_name.get(name)?;
-        let of_module = |index: usize| nginx_module(self.modules[index].module, known.module);
-        rows.iter()
-            .find(|(index, _)| of_module(*index))
-            .or_else(|| rows.first().filter(|_| rows.len() == 1))
-            .copied()
+    /// The row of a table entry. Several modules may own a name (`server`, `keepalive_timeout`).
+    pub fn row(&self, known: &Known) -> Option<(usize, &'static Directive)> {
+        let rows = self.by_name.get(known.name)?;
+        rows.iter().find(|(index, _)| belongs(self.modules[*index].module, known.module)).copied()
     }
 }
 
-/// Does our module name stand for nginx's, e.g. `proxy` for `ngx_http_proxy_module`?
-fn nginx_module(ours: &str, nginx: &str) -> bool {
-    let bare = nginx.strip_prefix("ngx_").unwrap_or(nginx);
-    let bare = bare.split('(').next().unwrap_or(bare).trim_end_matches("_module");
+/// Does our module hold the rows of this module of nginx, e.g. `proxy` those of `ngx_http_proxy_module`? nginx has
+/// small modules of which ours has the rows together, e.g. `upstream` those of `ngx_http_upstream_keepalive_module`.
+fn belongs(ours: &str, nginx: &str) -> bool {
+    let bare = nginx.split('(').next().unwrap_or(nginx);
+    let bare = bare.strip_prefix("ngx_").unwrap_or(bare).trim_end_matches("_module");
     let bare = bare.strip_prefix("http_").unwrap_or(bare);
-    // Our `upstream` has the rows of nginx's `upstream_keepalive`, `upstream_hash` and so on.
+    if bare == ours || bare == "http" {
+        return true;
+    }
+    if ours == "core" {
+        // The top level and its small modules, and nothing of other protocols.
+        let of_core = ["core", "event_core", "errlog", "regex", "thread_pool", "epoll", "map", "conf"];
+        return of_core.contains(&bare) || !nginx.starts_with("ngx_http_") && !is_protocol(bare);
+    }
+    let bare = bare.trim_end_matches("_filter");
     bare == ours || bare.strip_prefix(ours).is_some_and(|rest| rest.starts_with('_'))
+}
+
+fn is_protocol(bare: &str) -> bool {
+    bare.starts_with("stream") || bare.starts_with("mail")
 }
 
 impl Cells {
@@ -156,9 +163,11 @@ fn bind_nodes(
     services: &mut dyn Services,
     report: &mut Report,
 ) {
+    // Directives without a cell that may stand only once in a block; the others' cells know.
+    let mut seen = HashSet::new();
     // What the parser could not read whole was reported by it.
     for node in nodes.iter().filter(|node| !node.broken) {
-        if let Err(problem) = bind_node(node, into, registry, services, report) {
+        if let Err(problem) = bind_node(node, into, registry, &mut seen, services, report) {
             report.push(diagnostic(&problem, node, "directive"));
         }
     }
@@ -168,13 +177,32 @@ fn bind_node(
     node: &Node,
     into: &mut Cells,
     registry: &Registry,
+    seen: &mut HashSet<&'static str>,
     services: &mut dyn Services,
     report: &mut Report,
 ) -> Result<(), Problem> {
-    let known = find(node, into.place, registry)?;
-    let Some((index, row)) = registry.row(known.name, known) else {
-        return Err(Problem::new(format!("\"{}\" directive is not supported yet", node.name.text))
-            .help("Gapura knows this directive of nginx but does not do it yet, so it is refused rather than ignored"));
+    services.reads(node);
+    let known = find(node, into.place)?;
+    let row = registry.row(known);
+    if row.is_none_or(|(_, row)| row.set.is_idle()) {
+        if known.kind.is_single() && !seen.insert(known.name) {
+            return Err(Problem::directive(&node.name, "is duplicate"));
+        }
+        known.kind.check(node, services)?;
+    }
+    let Some((index, row)) = row else {
+        report.push(diagnostic(
+            &Problem::unbuilt(format_args!("\"{}\" directive", known.name)),
+            node,
+            "unbuilt",
+        ));
+        services.unbuilt(node);
+        // What stands inside is looked at all the same, for people who want to know everything at once.
+        if let (Some(place), Some(block)) = (known.opens(into.place), &node.block) {
+            let mut inner = Cells::new(registry, place, Some(node), block.close);
+            bind_nodes(&block.nodes, &mut inner, registry, services, report);
+        }
+        return Ok(());
     };
     let make = registry.modules[index].cells;
     let cells = into.modules[index].get_or_insert_with(make);
@@ -193,20 +221,11 @@ fn bind_node(
 }
 
 /// The table entry for a directive in a place, checked in the order of nginx's `ngx_conf_handler`.
-fn find(node: &Node, place: Places, registry: &Registry) -> Result<&'static Known, Problem> {
+fn find(node: &Node, place: Places) -> Result<&'static Known, Problem> {
     let entries = known::known(&node.name.text);
     let name = &node.name.text;
     let Some(known) = entries.iter().find(|entry| entry.places.meets(place)) else {
-        if let Some(entry) = entries.first() {
-            let places = entries.iter().fold(entry.places, |all, entry| all.and(entry.places));
-            return Err(Problem::directive(&node.name, "is not allowed here")
-                .help(format!("it is allowed in: {}", places.names())));
-        }
-        let problem = Problem::new(format!("unknown directive \"{name}\""));
-        return Err(match conf::nearest(name, registry.candidates(place)) {
-            Some(nearest) => problem.help(format!("did you mean \"{nearest}\"?")),
-            None => problem,
-        });
+        return Err(if entries.is_empty() { unknown(node, place) } else { misplaced(node, entries, place) });
     };
     if !known.block && node.block.is_some() {
         return Err(Problem::new(format!("directive \"{name}\" is not terminated by \";\"")));
@@ -220,6 +239,32 @@ fn find(node: &Node, place: Places, registry: &Registry) -> Result<&'static Know
     Ok(known)
 }
 
+/// A directive that nginx does not have: perhaps it is misspelt, perhaps it belongs to something else.
+fn unknown(node: &Node, place: Places) -> Problem {
+    let name = &node.name.text;
+    let problem = Problem::new(format!("unknown directive \"{name}\""));
+    if let Some(sentence) = elsewhere::sentence(name) {
+        return problem.help(sentence);
+    }
+    // What may stand here is meant rather than what may not.
+    let here =
+        known::names().filter(|name| known::known(name.as_bytes()).iter().any(|k| k.places.meets(place)));
+    match conf::nearest(name, here).or_else(|| conf::nearest(name, known::names())) {
+        Some(nearest) => problem.help(format!("did you mean \"{nearest}\"?")),
+        None => problem,
+    }
+}
+
+/// A directive in a block where nginx does not take it.
+fn misplaced(node: &Node, entries: &[Known], place: Places) -> Problem {
+    let places = entries.iter().fold(Places(0), |all, entry| all.and(entry.places));
+    Problem::directive(&node.name, "is not allowed here").help(format!(
+        "this is {}; it is allowed in: {}",
+        place.described(),
+        places.names()
+    ))
+}
+
 /// Turns a setter's problem into a diagnostic: nginx's line is the one where the directive ends.
 pub fn diagnostic(problem: &Problem, node: &Node, id: &'static str) -> Diagnostic {
     let mut diagnostic = Diagnostic::new(id, conf::Level::Emerg, problem.message.clone())
@@ -228,6 +273,7 @@ pub fn diagnostic(problem: &Problem, node: &Node, id: &'static str) -> Diagnosti
     for sentence in &problem.help {
         diagnostic = diagnostic.help(sentence.clone());
     }
+    diagnostic.ours = problem.unbuilt;
     diagnostic
 }
 

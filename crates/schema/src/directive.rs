@@ -1,6 +1,5 @@
 //! The row of a directive and the setters rows are made of.
 
-use crate::known::{self, Kind};
 use crate::value::Value;
 use crate::{Inherit, Places, Problem, Services};
 use conf::Node;
@@ -41,6 +40,11 @@ pub trait Set: Sync {
         _services: &mut dyn Services,
     ) -> Result<(), Problem> {
         Ok(())
+    }
+
+    /// Is there nothing to tune behind this directive? Its value is checked and dropped.
+    fn is_idle(&self) -> bool {
+        false
     }
 
     /// The place of the directives inside, when the row opens a block that is bound like its parent.
@@ -164,19 +168,12 @@ impl Set for Nested {
 
 impl Set for Idle {
     fn set(&self, _cells: &mut dyn Any, node: &Node, services: &mut dyn Services) -> Result<(), Problem> {
-        let kind = known::known(&node.name.text).first().map_or(Kind::Own, |known| known.kind);
-        match kind {
-            Kind::Flag => drop(crate::Flag::parse(node, services)?),
-            Kind::Number => drop(crate::Number::parse(node, services)?),
-            Kind::Size => drop(crate::Size::parse(node, services)?),
-            Kind::Offset => drop(crate::Offset::parse(node, services)?),
-            Kind::Milliseconds => drop(crate::Milliseconds::parse(node, services)?),
-            Kind::Seconds => drop(crate::Seconds::parse(node, services)?),
-            Kind::Buffers => drop(crate::Buffers::parse(node, services)?),
-            Kind::Own => {}
-        }
         services.idle(node);
         Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        true
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every directive of nginx 1.31: name, module, places, arguments. The one table behind arity and place checks.
 
-use crate::Places;
+use crate::{Buffers, Flag, Milliseconds, Number, Offset, Places, Problem, Seconds, Services, Size, Value};
+use conf::Node;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -76,11 +77,38 @@ pub enum Kind {
     Seconds,
     /// A count and a size.
     Buffers,
+    /// One word, taken as it stands.
+    Text,
+    /// One of some words, or any mix of them.
+    Words,
     /// Anything else.
     Own,
 }
 
 impl Kind {
+    /// Checks a value that is kept nowhere.
+    ///
+    /// # Errors
+    /// As nginx's slot of that kind.
+    pub fn check(self, node: &Node, services: &mut dyn Services) -> Result<(), Problem> {
+        match self {
+            Kind::Flag => drop(Flag::parse(node, services)?),
+            Kind::Number => drop(Number::parse(node, services)?),
+            Kind::Size => drop(Size::parse(node, services)?),
+            Kind::Offset => drop(Offset::parse(node, services)?),
+            Kind::Milliseconds => drop(Milliseconds::parse(node, services)?),
+            Kind::Seconds => drop(Seconds::parse(node, services)?),
+            Kind::Buffers => drop(Buffers::parse(node, services)?),
+            Kind::Text | Kind::Words | Kind::Own => {}
+        }
+        Ok(())
+    }
+
+    /// Must a directive of this kind stand only once in a block? Those with parsers of their own decide themselves.
+    pub fn is_single(self) -> bool {
+        self != Kind::Own
+    }
+
     fn parse(text: &str) -> Kind {
         match text {
             "flag" => Kind::Flag,
@@ -90,7 +118,32 @@ impl Kind {
             "msec" => Kind::Milliseconds,
             "sec" => Kind::Seconds,
             "bufs" => Kind::Buffers,
+            "str" => Kind::Text,
+            "enum" => Kind::Words,
             _ => Kind::Own,
+        }
+    }
+}
+
+impl Known {
+    /// The place that the directive's block is, when the block holds directives. The other blocks (`map`, `types` ...)
+    /// hold lines of their own.
+    pub fn opens(&self, place: Places) -> Option<Places> {
+        let at = |inner, of| if of == place { Some(inner) } else { None };
+        match (self.name, self.module) {
+            ("events", _) => Some(Places::EVENTS),
+            ("http", _) => Some(Places::HTTP),
+            ("stream", _) => Some(Places::STREAM),
+            ("mail", _) => Some(Places::MAIL),
+            ("server", "ngx_http_core_module") => Some(Places::SERVER),
+            ("server", "ngx_stream_core_module") => Some(Places::STREAM_SERVER),
+            ("server", "ngx_mail_core_module") => Some(Places::MAIL_SERVER),
+            ("upstream", "ngx_http_upstream_module") => Some(Places::UPSTREAM),
+            ("upstream", "ngx_stream_upstream_module") => Some(Places::STREAM_UPSTREAM),
+            ("location", _) => Some(Places::LOCATION),
+            ("limit_except", _) => Some(Places::LIMIT_EXCEPT),
+            ("if", _) => at(Places::SERVER_IF, Places::SERVER).or(Some(Places::LOCATION_IF)),
+            _ => None,
         }
     }
 }
@@ -103,6 +156,15 @@ pub fn known(name: &[u8]) -> &'static [Known] {
 /// Every name, for "did you mean".
 pub fn names() -> impl Iterator<Item = &'static str> {
     table().keys().copied()
+}
+
+/// Does nginx have a variable of this name (without the dollar), as one name or in a family such as `arg_`?
+pub fn is_variable(name: &[u8]) -> bool {
+    let of_nginx = include_str!("variables.tsv").lines().filter(|line| !line.starts_with('#'));
+    of_nginx.map(str::as_bytes).any(|known| match known {
+        [.., b'_'] => name.starts_with(known),
+        known => known == name,
+    })
 }
 
 fn table() -> &'static HashMap<&'static str, Vec<Known>> {

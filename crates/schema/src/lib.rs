@@ -12,6 +12,7 @@
 
 pub mod bind;
 pub mod directive;
+pub mod elsewhere;
 pub mod inherit;
 pub mod known;
 pub mod place;

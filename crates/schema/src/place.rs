@@ -74,6 +74,20 @@ impl Places {
         })
     }
 
+    /// One place as a sentence says it, e.g. `a "location" block`.
+    pub fn described(self) -> String {
+        let names = self.names();
+        match names.split_once(" in ") {
+            Some((block, outer)) => format!("an \"{block}\" block in a \"{outer}\" block"),
+            None if self == Places::MAIN => "the top level".to_owned(),
+            None => match names.rsplit_once(' ') {
+                Some((outer, block)) => format!("a \"{block}\" block inside \"{outer}\""),
+                None if self == Places::EVENTS || self == Places::UPSTREAM => format!("an \"{names}\" block"),
+                None => format!("a \"{names}\" block"),
+            },
+        }
+    }
+
     /// The names of the set in the manual's order, e.g. `http, server, location`.
     pub fn names(self) -> String {
         let named: Vec<&str> = NAMES.iter().filter(|(p, _)| self.meets(*p)).map(|(_, n)| *n).collect();

@@ -13,12 +13,20 @@ pub struct Problem {
     pub help: Vec<String>,
     /// Report this line instead of the directive's end (nginx reports some errors where a block closes).
     pub at: Option<Span>,
+    /// nginx would accept this: Gapura knows it but does not do it yet. Told after what nginx would say.
+    pub unbuilt: bool,
 }
 
 impl Problem {
     /// A problem with the message as it stands.
     pub fn new(message: impl Into<String>) -> Problem {
-        Problem { message: message.into(), span: None, help: Vec::new(), at: None }
+        Problem { message: message.into(), span: None, help: Vec::new(), at: None, unbuilt: false }
+    }
+
+    /// Something of nginx that is not built yet: `what` is the subject of the sentence, e.g. `"x" directive`.
+    pub fn unbuilt(what: impl std::fmt::Display) -> Problem {
+        let help = "Gapura knows this of nginx but does not do it yet, so it is refused rather than ignored";
+        Problem { unbuilt: true, ..Problem::new(format!("{what} is not supported yet")) }.help(help)
     }
 
     /// nginx's form `"NAME" directive WHAT`, e.g. `"root" directive is duplicate`.

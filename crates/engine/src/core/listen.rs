@@ -168,7 +168,7 @@ impl ListenLine {
         match (name, value) {
             (b"default_server" | b"default", None) => self.default_server = true,
             (b"proxy_protocol", None) => self.proxy_protocol = true,
-            (b"ssl", None) => return Err(Problem::new("the \"ssl\" parameter is not supported yet").on(word)),
+            (b"ssl", None) => build.refuse(Problem::unbuilt("the \"ssl\" parameter").on(word), node),
             (b"http2", None) => {
                 let text =
                     "the \"listen ... http2\" directive is deprecated, use the \"http2\" directive instead";

@@ -86,9 +86,7 @@ pub fn split_scheme(text: &[u8]) -> Result<&[u8], Problem> {
         return Ok(&text[7..]);
     }
     if text.len() >= 8 && text[..8].eq_ignore_ascii_case(b"https://") {
-        return Err(
-            Problem::new("https protocol requires SSL support").help("TLS to upstreams is not supported yet")
-        );
+        return Err(Problem::unbuilt("TLS to upstreams"));
     }
     Err(Problem::new("invalid URL prefix").help("an upstream's address starts with http://"))
 }
