@@ -81,7 +81,7 @@ pub fn compile(
 ) -> Compiled {
     let modules: Vec<&'static Module> =
         crate::core::MODULES.into_iter().chain(modules.iter().copied()).collect();
-    let registry = Registry::new(modules.iter().flat_map(|module| rows(module)).collect());
+    let registry = registry(&modules);
     let variables = VariableRegistry::new(modules.iter().flat_map(|module| module.variables));
     let mut build = Build::new(variables, surroundings, files);
     let mut report = Vec::new();
@@ -157,6 +157,11 @@ fn nginx_refuses(diagnostics: &[Diagnostic]) -> bool {
 /// Is any of these an error?
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|diagnostic| diagnostic.level.is_error())
+}
+
+/// The rows of modules, for binding and for whoever writes about directives.
+pub fn registry(modules: &[&'static Module]) -> Registry {
+    Registry::new(modules.iter().flat_map(|module| rows(module)).collect())
 }
 
 /// A module's rows, then those of its families, as the registry wants them.

@@ -84,33 +84,39 @@ impl Registry {
         &self.modules
     }
 
-    /// The row of a table entry. Several modules may own a name (`server`, `keepalive_timeout`).
+    /// The row of a table entry. Several modules may own a name (`server`, `keepalive_timeout`): the row is that of
+    /// the module which stands for the entry's; a name that is ours once may be in any module of ours.
     pub fn row(&self, known: &Known) -> Option<(usize, &'static Directive)> {
         let rows = self.by_name.get(known.name)?;
-        rows.iter().find(|(index, _)| belongs(self.modules[*index].module, known.module)).copied()
+        let nginx = bare(known.module);
+        let module = |index: usize| self.modules[index].module;
+        rows.iter()
+            .find(|(index, _)| belongs(module(*index), nginx))
+            .or_else(|| {
+                rows.first()
+                    .filter(|(index, _)| rows.len() == 1 && protocol(module(*index)) == protocol(nginx))
+            })
+            .copied()
     }
 }
 
-/// Does our module hold the rows of this module of nginx, e.g. `proxy` those of `ngx_http_proxy_module`? nginx has
-/// small modules of which ours has the rows together, e.g. `upstream` those of `ngx_http_upstream_keepalive_module`.
-fn belongs(ours: &str, nginx: &str) -> bool {
+/// nginx's module without what all of them have, e.g. `proxy` for `ngx_http_proxy_module`.
+fn bare(nginx: &str) -> &str {
     let bare = nginx.split('(').next().unwrap_or(nginx);
-    let bare = bare.strip_prefix("ngx_").unwrap_or(bare).trim_end_matches("_module");
-    let bare = bare.strip_prefix("http_").unwrap_or(bare);
-    if bare == ours || bare == "http" {
-        return true;
-    }
-    if ours == "core" {
-        // The top level and its small modules, and nothing of other protocols.
-        let of_core = ["core", "event_core", "errlog", "regex", "thread_pool", "epoll", "map", "conf"];
-        return of_core.contains(&bare) || !nginx.starts_with("ngx_http_") && !is_protocol(bare);
-    }
-    let bare = bare.trim_end_matches("_filter");
-    bare == ours || bare.strip_prefix(ours).is_some_and(|rest| rest.starts_with('_'))
+    let bare =
+        bare.strip_prefix("ngx_").unwrap_or(bare).trim_end_matches("_module").trim_end_matches("_filter");
+    bare.strip_prefix("http_").unwrap_or(bare)
 }
 
-fn is_protocol(bare: &str) -> bool {
-    bare.starts_with("stream") || bare.starts_with("mail")
+/// Does our module hold the rows of this one? nginx has small modules of which ours has the rows together, e.g.
+/// `upstream` those of `upstream_keepalive`.
+fn belongs(ours: &str, nginx: &str) -> bool {
+    nginx.strip_prefix(ours).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
+
+/// Modules of other protocols share names with those of HTTP, and nothing else.
+fn protocol(module: &str) -> &'static str {
+    ["stream", "mail"].into_iter().find(|protocol| module.starts_with(protocol)).unwrap_or("")
 }
 
 impl Cells {

@@ -43,6 +43,15 @@ impl Arguments {
         }
     }
 
+    /// The smallest number that is right.
+    pub fn least(self) -> usize {
+        match self {
+            Arguments::Flag => 1,
+            Arguments::AtLeast(least) => least,
+            Arguments::Counts(bits) => bits.trailing_zeros() as usize,
+        }
+    }
+
     fn parse(text: &str) -> Option<Arguments> {
         if text == "on|off" {
             return Some(Arguments::Flag);
@@ -151,6 +160,13 @@ impl Known {
 /// All entries of that name; empty when nginx has no such directive.
 pub fn known(name: &[u8]) -> &'static [Known] {
     std::str::from_utf8(name).ok().and_then(|name| table().get(name)).map_or(&[], Vec::as_slice)
+}
+
+/// Every entry of the table, by name.
+pub fn all() -> impl Iterator<Item = &'static Known> {
+    let mut names: Vec<&str> = names().collect();
+    names.sort_unstable();
+    names.into_iter().flat_map(|name| known(name.as_bytes()))
 }
 
 /// Every name, for "did you mean".

@@ -1,0 +1,103 @@
+//! The table of directives and the rows of the modules agree, and no directive of nginx is taken without being done,
+//! idle or refused.
+
+use conf::MemoryFiles;
+use engine::compile::{Compiled, Surroundings, compile, registry};
+use schema::Places;
+use schema::known::{self, Kind, Known};
+use std::sync::Arc;
+
+#[test]
+fn every_row_has_an_entry_in_the_table_and_a_sentence() {
+    let modules: Vec<_> = engine::core::MODULES.iter().chain(modules::MODULES).copied().collect();
+    let registry = registry(&modules);
+    for module in registry.modules() {
+        for (name, row) in &module.rows {
+            let mut entries = known::known(name.as_bytes()).iter();
+            let found =
+                entries.any(|known| registry.row(known).is_some_and(|(_, of)| std::ptr::eq(of, *row)));
+            assert!(
+                found,
+                "the row \"{name}\" of \"{}\" is never found by an entry of the table",
+                module.module
+            );
+            assert!(row.doc.ends_with('.') && row.doc.len() > 10, "\"{name}\" says nothing: {:?}", row.doc);
+        }
+    }
+}
+
+#[test]
+fn every_default_is_understood() {
+    let compiled = compiled("events {}\nhttp { server {} }\n");
+    let said: Vec<_> = compiled.diagnostics.iter().map(|found| found.message.to_string()).collect();
+    assert_eq!(said, [""; 0]);
+    assert!(compiled.is_good());
+}
+
+#[test]
+fn every_directive_is_done_idle_or_refused() {
+    let modules: Vec<_> = engine::core::MODULES.iter().chain(modules::MODULES).copied().collect();
+    let registry = registry(&modules);
+    let mut counted = 0;
+    for known in known::all() {
+        counted += 1;
+        let text = use_of(known);
+        let compiled = compiled(&text);
+        let refusal = format!("\"{}\" directive is not supported yet", known.name);
+        let is_refused =
+            compiled.diagnostics.iter().any(|found| found.message == refusal && found.level.is_error());
+        let is_idle = compiled.idle.iter().any(|name| name == known.name);
+        match registry.row(known) {
+            None if known.name == "include" => assert!(!is_refused, "{text}"),
+            None => assert!(is_refused, "neither done nor refused:\n{text}"),
+            Some((_, row)) if row.set.is_idle() => {
+                assert!(!is_refused && is_idle, "{:?} for an idle directive:\n{text}", compiled.diagnostics);
+            }
+            Some(_) => assert!(!is_refused && !is_idle, "done and refused or idle:\n{text}"),
+        }
+    }
+    assert!(counted > 780, "only {counted} directives in the table");
+}
+
+/// A configuration with this directive in a place where it may stand.
+fn use_of(known: &Known) -> String {
+    let count = known.arguments.least();
+    let word = match known.kind {
+        Kind::Flag => "on",
+        _ => "1",
+    };
+    let words = format!(" {word}").repeat(count);
+    let end = if known.block { " {}" } else { ";" };
+    let line = format!("{}{words}{end}", known.name);
+    let around = [
+        (Places::MAIN, "", ""),
+        (Places::EVENTS, "events {", "}"),
+        (Places::HTTP, "http {", "}"),
+        (Places::SERVER, "http { server {", "}}"),
+        (Places::LOCATION, "http { server { location / {", "}}}"),
+        (Places::UPSTREAM, "http { upstream u {", "}}"),
+        (Places::STREAM, "stream {", "}"),
+        (Places::STREAM_SERVER, "stream { server {", "}}"),
+        (Places::STREAM_UPSTREAM, "stream { upstream u {", "}}"),
+        (Places::MAIL, "mail {", "}"),
+        (Places::MAIL_SERVER, "mail { server {", "}}"),
+    ];
+    let (_, before, behind) =
+        around.iter().find(|(place, ..)| known.places.meets(*place)).expect("every directive has a place");
+    format!("{before}\n{line}\n{behind}\n")
+}
+
+fn compiled(text: &str) -> Compiled {
+    let mut files = MemoryFiles::new();
+    files.insert("/etc/nginx.conf", text.as_bytes());
+    let parsed = conf::parse("/etc/nginx.conf".into(), None, &files);
+    let surroundings = Surroundings {
+        prefix: "/etc/".into(),
+        conf_prefix: "/etc/".into(),
+        hostname: "host".into(),
+        default_port: 80,
+        error_log: engine::log::Target::Stderr,
+        access_log: "/var/log/access.log".into(),
+    };
+    compile(parsed, modules::MODULES, &surroundings, Arc::new(files))
+}
