@@ -196,8 +196,6 @@ pub(super) static MODULE: Module = Module {
         idle("variables_hash_bucket_size", "Tables size themselves."),
         idle("types_hash_max_size", "Tables size themselves."),
         idle("types_hash_bucket_size", "Tables size themselves."),
-        idle("map_hash_max_size", "Tables size themselves."),
-        idle("map_hash_bucket_size", "Tables size themselves."),
         idle("connection_pool_size", "There are no memory pools."),
         idle("request_pool_size", "There are no memory pools."),
         idle("output_buffers", "Files are sent without buffers of that kind."),
