@@ -311,7 +311,11 @@ impl Compiler<'_> {
                     let kind = PlanKind { name: name.clone(), nameless: true, exact: false, alias };
                     let plan = self.plan(child, Some(cells), kind, named);
                     let bits = child.args.iter().filter_map(|word| http::Method::limit_bit(&word.text));
-                    limit_except = Some((bits.fold(0, |all, bit| all | bit), plan));
+                    let mut bits = bits.fold(0, |all, bit| all | bit);
+                    if bits & http::Method::Get.bit() != 0 {
+                        bits |= http::Method::Head.bit();
+                    }
+                    limit_except = Some((bits, plan));
                     inner.insert(child.open, plan);
                 }
                 _ => {}

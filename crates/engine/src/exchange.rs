@@ -32,6 +32,7 @@ pub enum Ending {
 }
 
 /// Where a request enters the phases.
+#[derive(Clone, Copy)]
 enum Entry {
     /// At the server's own rewrite rules.
     Server,
@@ -85,8 +86,8 @@ async fn answer(request: &mut Request<'_>, driver: &mut Driver, mut first: Optio
         entry = match enter(request, redirect) {
             Ok(entry) => entry,
             Err(status) => {
-                let reply = error_page::built_in(request, status);
-                return respond::respond(request, driver, reply).await;
+                first = Some(Flow::Deny(status));
+                continue;
             }
         };
     }
@@ -117,6 +118,7 @@ pub fn abandon(request: &mut Request<'_>, status: Status) {
 
 /// Points the request at a redirect's target.
 fn enter(request: &mut Request<'_>, target: Target) -> Result<Entry, Status> {
+    request.redirects_left = request.redirects_left.saturating_sub(1);
     if request.redirects_left == 0 {
         let name = match &target {
             Target::Uri { uri, .. } => uri,
@@ -134,7 +136,6 @@ fn enter(request: &mut Request<'_>, target: Target) -> Result<Entry, Status> {
         );
         return Err(Status::INTERNAL_SERVER_ERROR);
     }
-    request.redirects_left -= 1;
     request.internal = true;
     request.uri_changed = false;
     request.prefix_valid = true;
@@ -198,6 +199,7 @@ async fn decide(request: &mut Request<'_>, driver: &mut Driver, entry: Entry) ->
         if !std::mem::take(&mut request.uri_changed) {
             break;
         }
+        request.redirects_left = request.redirects_left.saturating_sub(1);
         if request.redirects_left == 0 {
             let uri = bstr::BStr::new(&request.uri);
             request.log_error(
@@ -206,7 +208,6 @@ async fn decide(request: &mut Request<'_>, driver: &mut Driver, entry: Entry) ->
             );
             return Flow::Deny(Status::INTERNAL_SERVER_ERROR);
         }
-        request.redirects_left -= 1;
         request.plan = request.snapshot.plan(request.site.plan);
         searching = true;
     }

@@ -43,7 +43,7 @@ pub struct Request<'s> {
     pub uri_below_alias: bool,
     /// Did a step change the URI, so that the location is looked for again?
     pub uri_changed: bool,
-    /// How many internal redirects are left.
+    /// How many internal redirects are left, and one: the redirect that makes it 0 is the one too many.
     pub redirects_left: u8,
     /// Did an internal redirect lead here?
     pub internal: bool,
@@ -263,7 +263,7 @@ impl<'s> Request<'s> {
             prefix_valid: true,
             uri_below_alias: false,
             uri_changed: false,
-            redirects_left: REDIRECTS_MAX,
+            redirects_left: REDIRECTS_MAX + 1,
             internal: false,
             error_status: None,
             status_override: None,

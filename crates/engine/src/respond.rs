@@ -80,6 +80,10 @@ fn framing(request: &mut Request<'_>, bodiless: bool, source: &Source) -> Outgoi
     if status.is_bodiless() {
         // RFC 9110 section 8.6: 204 and 1xx carry no length; 304 may, nginx sends none.
         request.response.content_length = None;
+        if status == Status::NO_CONTENT {
+            request.response.content_type.clear();
+            request.response.last_modified = None;
+        }
         return Outgoing::Length;
     }
     let may_chunk = request.head.version >= Version::HTTP_11 && request.plan.core.chunked_transfer_encoding.0;

@@ -538,7 +538,7 @@ pub static CORE: &[Variable] = &[
     ),
     Variable::plain(
         "status",
-        |r, o| print(o, format_args!("{:03}", r.response.status.0)),
+        |r, o| print(o, format_args!("{:03}", r.status_override.unwrap_or(r.response.status).0)),
         "The answer's status.",
     ),
     Variable::plain(

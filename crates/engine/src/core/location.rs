@@ -254,7 +254,16 @@ pub(super) static MODULE: Module = Module {
         Directive {
             name: "types",
             default: "",
-            set: own!(types, types),
+            set: &Declare::<Core> {
+                read: types,
+                nested: None,
+                inherit: Some(|outer, inner| inner.types.inherit_from(&outer.types)),
+                settle: Some(|core| {
+                    if !core.types.is_set() {
+                        core.types.put(Some(Types::built_in()), None);
+                    }
+                }),
+            },
             doc: "MIME types by file name extension.",
         },
         Directive {
