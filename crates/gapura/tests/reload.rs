@@ -163,6 +163,8 @@ fn one_connection_is_answered_across_ten_reloads() {
     }
     let site = Site::start("gapura-one-connection");
     let mut connection = Connection::open(site.address, PATIENCE).unwrap();
+    // As in nginx, the first request of a connection is served by what was in force when the connection was made.
+    assert_eq!(connection.get("site", "/generation").unwrap().text(), "0\n");
     let mut answered = Vec::new();
     for generation in 1..=10 {
         site.write(generation);
