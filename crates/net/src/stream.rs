@@ -11,11 +11,13 @@
 //! All operations take the stream mutably: a connection belongs to one task. To do two things at once, use the
 //! `poll_` functions from one `poll_fn`.
 
+mod ending;
+
 use crate::address::Address;
 use crate::errno::{Errno, ErrnoMessage, errno_of};
 use crate::sockopt::{self, TcpInfo};
 use crate::timer::{Deadline, Timer};
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::RecvFlags;
 use std::fmt;
 use std::fs::File;
 use std::future::poll_fn;
@@ -386,54 +388,6 @@ impl Stream {
             self.or_timed_out(cx, deadline, ready)
         })
         .await
-    }
-
-    /// Ends our side: the peer sees the end of our data, and may still send.
-    pub fn shutdown_write(&self) -> Result<(), Errno> {
-        rustix::net::shutdown(&self.socket, Shutdown::Write)
-    }
-
-    /// nginx's lingering close: ends our side, then reads and throws away what the peer still sends, so that the
-    /// kernel does not answer it with a reset that destroys our response on its way. Ends when the peer closes,
-    /// when it is silent for `timeout` (`lingering_timeout`) or after `time` in all (`lingering_time`).
-    pub async fn linger(mut self, timeout: Duration, time: Duration) {
-        if self.shutdown_write().is_err() {
-            return;
-        }
-        let end = Deadline::after(time);
-        // Not part of the future, which every connection would carry about for this rare moment.
-        let mut waste = vec![0; 4096];
-        loop {
-            let deadline = Deadline::after(timeout).min(end);
-            match self.read(&mut waste, deadline).await {
-                Ok(1..) if !end.has_passed() => {}
-                _ => return,
-            }
-        }
-    }
-
-    /// Closes with a reset: the peer sees `Connection reset by peer`, and the kernel keeps nothing
-    /// (nginx's `reset_timedout_connection`).
-    pub fn reset(self) {
-        // Where it fails the connection is closed all the same.
-        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
-    }
-
-    /// `TCP_NODELAY`: small writes are sent at once. No effect on unix sockets.
-    pub fn set_nodelay(&self, on: bool) -> Result<(), Errno> {
-        match self.layer {
-            Layer::Tcp => rustix::net::sockopt::set_tcp_nodelay(&self.socket, on),
-            Layer::Unix => Ok(()),
-        }
-    }
-
-    /// `TCP_CORK` (nginx's `tcp_nopush`): only full packets are sent until it is switched off. No effect on unix
-    /// sockets.
-    pub fn set_cork(&self, on: bool) -> Result<(), Errno> {
-        match self.layer {
-            Layer::Tcp => rustix::net::sockopt::set_tcp_cork(&self.socket, on),
-            Layer::Unix => Ok(()),
-        }
     }
 
     /// Where the peer is.

@@ -1,0 +1,57 @@
+//! The ways a connection ends, and the socket options that change how its bytes travel.
+
+use super::{Layer, Stream};
+use crate::errno::Errno;
+use crate::timer::Deadline;
+use rustix::net::Shutdown;
+use std::time::Duration;
+
+impl Stream {
+    /// Ends our side: the peer sees the end of our data, and may still send.
+    pub fn shutdown_write(&self) -> Result<(), Errno> {
+        rustix::net::shutdown(&self.socket, Shutdown::Write)
+    }
+
+    /// nginx's lingering close: ends our side, then reads and throws away what the peer still sends, so that the
+    /// kernel does not answer it with a reset that destroys our response on its way. Ends when the peer closes,
+    /// when it is silent for `timeout` (`lingering_timeout`) or after `time` in all (`lingering_time`).
+    pub async fn linger(mut self, timeout: Duration, time: Duration) {
+        if self.shutdown_write().is_err() {
+            return;
+        }
+        let end = Deadline::after(time);
+        // Not part of the future, which every connection would carry about for this rare moment.
+        let mut waste = vec![0; 4096];
+        loop {
+            let deadline = Deadline::after(timeout).min(end);
+            match self.read(&mut waste, deadline).await {
+                Ok(1..) if !end.has_passed() => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Closes with a reset: the peer sees `Connection reset by peer`, and the kernel keeps nothing
+    /// (nginx's `reset_timedout_connection`).
+    pub fn reset(self) {
+        // Where it fails the connection is closed all the same.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+    }
+
+    /// `TCP_NODELAY`: small writes are sent at once. No effect on unix sockets.
+    pub fn set_nodelay(&self, on: bool) -> Result<(), Errno> {
+        match self.layer {
+            Layer::Tcp => rustix::net::sockopt::set_tcp_nodelay(&self.socket, on),
+            Layer::Unix => Ok(()),
+        }
+    }
+
+    /// `TCP_CORK` (nginx's `tcp_nopush`): only full packets are sent until it is switched off. No effect on unix
+    /// sockets.
+    pub fn set_cork(&self, on: bool) -> Result<(), Errno> {
+        match self.layer {
+            Layer::Tcp => rustix::net::sockopt::set_tcp_cork(&self.socket, on),
+            Layer::Unix => Ok(()),
+        }
+    }
+}
