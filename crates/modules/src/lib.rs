@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod addition;
+mod auth_request;
 mod autoindex;
 mod cidr;
 mod computed;
@@ -18,11 +20,17 @@ mod limit_conn;
 mod limit_req;
 mod log;
 mod map;
+mod mime;
+mod mirror;
 mod proxy;
 mod random_index;
+mod realip;
+mod referer;
 mod rewrite;
 mod split_clients;
 mod static_files;
+mod stub_status;
+mod sub;
 mod try_files;
 mod upstream;
 mod zones;
@@ -35,17 +43,24 @@ pub static MODULES: &[&Module] = &[
     &map::MODULE,
     &geo::MODULE,
     &split_clients::MODULE,
+    &referer::MODULE,
     &rewrite::MODULE,
+    &realip::MODULE,
     &limit_req::MODULE,
     &limit_conn::MODULE,
     &access::MODULE,
+    &auth_request::MODULE,
     &try_files::MODULE,
+    &mirror::MODULE,
     &empty_gif::MODULE,
     &proxy::MODULE,
+    &stub_status::MODULE,
     &random_index::MODULE,
     &index::MODULE,
     &autoindex::MODULE,
     &static_files::MODULE,
     &headers::MODULE,
+    &addition::MODULE,
+    &sub::MODULE,
     &log::MODULE,
 ];

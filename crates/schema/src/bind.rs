@@ -155,7 +155,8 @@ pub fn bind(
     let mut root = Cells::new(registry, Places::MAIN, None, tree.root.close);
     bind_nodes(&tree.root.nodes, &mut root, registry, services, report);
     fill_defaults(&mut root, registry, services, report);
-    inherit(&mut root, registry);
+    // The outermost block has every module's defaults; what it says itself is for the program.
+    inherit(&mut root, registry, &vec![false; registry.modules.len()]);
     root
 }
 
@@ -307,20 +308,25 @@ fn fill_module(
     }
 }
 
-/// Every block takes from the one around it what it left unset; blocks that set nothing share the outer cells.
-fn inherit(outer: &mut Cells, registry: &Registry) {
+/// Every block takes from the one around it what it left unset. What belongs to a block alone (a `proxy_pass`) has no
+/// inheritance in its row, so cells are shared only with a block that set nothing itself (`own` tells which did).
+fn inherit(outer: &mut Cells, registry: &Registry, own: &[bool]) {
     for inner in &mut outer.children {
+        let inner_own: Vec<bool> = inner.modules.iter().map(Option::is_some).collect();
         for (index, module) in registry.modules.iter().enumerate() {
             let Some(outer_cells) = &outer.modules[index] else { continue };
-            match inner.modules[index].as_mut().and_then(Arc::get_mut) {
-                None => inner.modules[index] = Some(outer_cells.clone()),
-                Some(cells) => {
-                    for (_, row) in &module.rows {
-                        row.set.inherit(&**outer_cells, cells);
-                    }
+            if !inner_own[index] && !own[index] {
+                inner.modules[index] = Some(outer_cells.clone());
+                continue;
+            }
+            let cells = inner.modules[index].get_or_insert_with(module.cells);
+            // Nothing shares cells that were not inherited yet.
+            if let Some(cells) = Arc::get_mut(cells) {
+                for (_, row) in &module.rows {
+                    row.set.inherit(&**outer_cells, cells);
                 }
             }
         }
-        inherit(inner, registry);
+        inherit(inner, registry, &inner_own);
     }
 }
