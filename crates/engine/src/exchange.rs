@@ -125,7 +125,7 @@ fn enter(request: &mut Request<'_>, target: Target) -> Result<Entry, Status> {
             Target::Named(name) => name,
         };
         let kind = if matches!(target, Target::Named(_)) {
-            "redirecting to named location"
+            "redirect to named location"
         } else {
             "internally redirecting to"
         };
