@@ -1,5 +1,6 @@
 //! Chores of the project: `cargo xtask <command>`.
 
+mod bench;
 mod spec;
 mod test;
 mod tidy;
@@ -10,6 +11,9 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
+  bench [WORKLOAD...] [--peer nginx|haproxy|gapura[=PATH]]... [--binary PATH] [--rounds N] [--seconds S]
+        [--json FILE] [--svg FILE] [--syscalls] [--perf]
+        measures Gapura beside other servers; see bench/README.md
   spec [--oracle[=NGINX]] [--binary PATH] [--only NAME] [--update] [FILE...]
         runs the specification documents on Gapura, or on a real nginx; --update shortens spec/pending.txt
   tidy [--update]
@@ -23,6 +27,7 @@ fn main() -> ExitCode {
     let command = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
     let result = match command.as_str() {
+        "bench" => bench::main(&rest),
         "spec" => spec::main(&rest),
         "tidy" => tidy::main(&rest),
         "test" => test::main(&rest),

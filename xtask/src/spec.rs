@@ -190,21 +190,37 @@ fn documents(options: &Options) -> Result<Vec<PathBuf>, String> {
 /// The nginx of `$NGINX`, of the path, or where packages put it.
 pub fn find_nginx() -> Option<PathBuf> {
     let named = std::env::var_os("NGINX").map(PathBuf::from);
+    named.filter(|path| path.is_file()).or_else(|| find_in_path("nginx"))
+}
+
+/// A program of the path, or where packages put servers.
+pub fn find_in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    named.into_iter().chain(folders.map(|folder| folder.join("nginx"))).find(|path| path.is_file())
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 /// Builds Gapura and tells where it is.
 pub fn build_gapura() -> Result<PathBuf, String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status =
-        Command::new(cargo).current_dir(root()).args(["build", "--quiet", "--package", "gapura"]).status();
-    if !status.map_err(|e| e.to_string())?.success() {
-        return Err("gapura does not build".to_owned());
-    }
+    build(&[])?;
     let own = std::env::current_exe().map_err(|e| e.to_string())?;
     Ok(own.with_file_name("gapura"))
+}
+
+/// Builds Gapura as it is shipped and tells where it is.
+pub fn build_gapura_release() -> Result<PathBuf, String> {
+    build(&["--release"])?;
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let target = own.ancestors().nth(2).ok_or("this program is not in a target folder")?;
+    Ok(target.join("release/gapura"))
+}
+
+fn build(more: &[&str]) -> Result<(), String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root()).args(["build", "--quiet", "--package", "gapura"]).args(more);
+    let status = command.status().map_err(|e| e.to_string())?;
+    if status.success() { Ok(()) } else { Err("gapura does not build".to_owned()) }
 }
 
 /// The folder of the workspace.

@@ -1,6 +1,6 @@
 //! What the tests need from the machine, installed with apt where that is possible.
 
-use crate::spec::find_nginx;
+use crate::spec::{find_in_path, find_nginx};
 use crate::test::is_ci;
 use std::process::Command;
 
@@ -21,14 +21,38 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
-/// Installs what is missing, or says what cannot be installed.
+const NGINX: Tool = Tool {
+    package: "nginx-light",
+    why: "plays the back ends, and a peer",
+    present: || find_nginx().is_some(),
+};
+const HAPROXY: Tool =
+    Tool { package: "haproxy", why: "a peer", present: || find_in_path("haproxy").is_some() };
+const WRK: Tool = Tool { package: "wrk", why: "makes the load", present: || find_in_path("wrk").is_some() };
+const STRACE: Tool = Tool { package: "strace", why: "counts system calls", present: || runs("strace", "-V") };
+const PERF: Tool =
+    Tool { package: "linux-perf", why: "finds where the time goes", present: || runs("perf", "--version") };
+
+/// Installs what the tests need, or says what cannot be installed.
 pub fn install() -> Result<(), String> {
     let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !(tool.present)()).collect();
     if missing.is_empty() {
         println!("   nginx, ip and node are here");
         return Ok(());
     }
-    for tool in &missing {
+    install_missing(&missing)
+}
+
+/// Installs what a bench needs.
+pub fn install_for_bench(haproxy: bool, syscalls: bool, perf: bool) -> Result<(), String> {
+    let wanted = [(&NGINX, true), (&WRK, true), (&HAPROXY, haproxy), (&STRACE, syscalls), (&PERF, perf)];
+    let missing: Vec<&Tool> =
+        wanted.iter().filter(|(tool, wanted)| *wanted && !(tool.present)()).map(|(tool, _)| *tool).collect();
+    if missing.is_empty() { Ok(()) } else { install_missing(&missing) }
+}
+
+fn install_missing(missing: &[&Tool]) -> Result<(), String> {
+    for tool in missing {
         println!("   missing: {} ({})", tool.package, tool.why);
     }
     if is_root() && runs("apt-get", "--version") {
@@ -45,7 +69,7 @@ pub fn install() -> Result<(), String> {
         [] => Ok(()),
         names if is_ci() => Err(format!("cannot install {}", names.join(", "))),
         names => {
-            println!("   LEFT OUT: install {} for all tests", names.join(", "));
+            println!("   LEFT OUT: install {} for all of it", names.join(", "));
             Ok(())
         }
     }

@@ -1,0 +1,257 @@
+//! What is done to a running server, and the figures that come of it.
+
+use super::peer::{Peer, Places, Running};
+use super::process::{cpu_time, memory_kib, watched};
+use super::workload::{Figure, Load, Workload};
+use super::{Sample, wrk};
+use std::io::{Error, ErrorKind, Read, Result as IoResult, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long an answer may take before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer that are read at most.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// After how long a server that has nothing to do has given back what it gives back.
+const REST: Duration = Duration::from_millis(1500);
+
+/// Measures one round.
+pub fn measure(peer: &Peer, workload: &Workload, running: &Running, seconds: u32) -> Result<Sample, String> {
+    let pids = running.processes();
+    let listen = &running.places.listen;
+    let before = cpu_time(&pids);
+    let mut sample = match workload.load {
+        Load::Wrk { connections, path, close, script } => {
+            wrk::run(&format!("http://{listen}{path}"), connections, close, script, seconds)?
+        }
+        Load::WebSocket { connections } => messages(listen, connections, seconds).map_err(in_words)?,
+        Load::Idle { connections } => idle(listen, connections, &pids)?,
+        Load::Reload => reload(peer, workload, running)?,
+        Load::Start => first_answer(running)?,
+        Load::Balance { connections } => balance(listen, connections, workload.workers, &pids)?,
+    };
+    let spent = cpu_time(&pids).since(before);
+    if let Some(requests) = sample.get(&Figure::Requests).copied() {
+        let cpu = spent.total_ns as f64 / 1e3 / requests;
+        sample.insert(Figure::Cpu, cpu);
+        sample.insert(Figure::User, cpu * spent.user_share());
+    }
+    if !sample.contains_key(&Figure::Memory) {
+        sample.insert(Figure::Memory, memory_kib(&running.processes()) as f64);
+    }
+    Ok(sample)
+}
+
+fn in_words(error: Error) -> String {
+    error.to_string()
+}
+
+fn connect(listen: &str) -> IoResult<TcpStream> {
+    let stream = TcpStream::connect(listen)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn ask(stream: &mut TcpStream, path: &str) -> IoResult<()> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").as_bytes())
+}
+
+/// The head and the body of a whole answer with a `Content-Length`.
+fn answer(stream: &mut TcpStream) -> IoResult<String> {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    while text.len() < ANSWER_BYTES_MAX {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        text.extend_from_slice(&buffer[..read]);
+        if let Some(head_end) = text.windows(4).position(|w| w == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&text[..head_end]).to_ascii_lowercase();
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+            if text.len() >= head_end + 4 + length.unwrap_or(0_usize) {
+                return Ok(String::from_utf8_lossy(&text).into_owned());
+            }
+        }
+    }
+    Err(Error::other("the answer is too large"))
+}
+
+/// A good answer on a connection.
+fn good_answer(stream: &mut TcpStream) -> IoResult<String> {
+    let answer = answer(stream)?;
+    if answer.starts_with("HTTP/1.1 200") {
+        return Ok(answer);
+    }
+    Err(Error::other(format!("answered {}", answer.lines().next().unwrap_or_default())))
+}
+
+/// Sends messages that come back, one at a time on each connection.
+fn messages(listen: &str, connections: u32, seconds: u32) -> IoResult<Sample> {
+    let end = Instant::now() + Duration::from_secs(seconds.into());
+    let one = || -> IoResult<Vec<u64>> {
+        let mut stream = connect(listen)?;
+        stream.write_all(
+            b"GET /ws HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        )?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") && head.len() < ANSWER_BYTES_MAX {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        if !head.starts_with(b"HTTP/1.1 101") {
+            return Err(Error::other(format!("answered {}", String::from_utf8_lossy(&head).trim())));
+        }
+        // A masked text message of 64 bytes (RFC 6455 section 5.2); the back end sends it back as it is.
+        let mut message = vec![0x81, 0x80 | 64, 1, 2, 3, 4];
+        message.extend([b'm'; 64]);
+        let mut times = Vec::new();
+        let mut back = vec![0; message.len()];
+        while Instant::now() < end {
+            let begin = Instant::now();
+            stream.write_all(&message)?;
+            stream.read_exact(&mut back)?;
+            times.push(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        }
+        Ok(times)
+    };
+    let mut times = Vec::new();
+    std::thread::scope(|scope| -> IoResult<()> {
+        let threads: Vec<_> = (0..connections).map(|_| scope.spawn(one)).collect();
+        for thread in threads {
+            times.extend(thread.join().map_err(|_| Error::other("a client broke"))??);
+        }
+        Ok(())
+    })?;
+    times.sort_unstable();
+    let at = |part: usize| times.get(times.len() * part / 100).map_or(0.0, |ns| *ns as f64 / 1e3);
+    Ok(Sample::from([
+        (Figure::Requests, times.len() as f64),
+        (Figure::Rate, times.len() as f64 / f64::from(seconds)),
+        (Figure::Half, at(50)),
+        (Figure::Tail, at(99)),
+        (Figure::Failed, 0.0),
+    ]))
+}
+
+/// Opens connections that get one answer each and then wait.
+fn idle(listen: &str, wanted: u32, pids: &[u32]) -> Result<Sample, String> {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let connections = u64::from(wanted).min(descriptors.unwrap_or(u64::MAX).saturating_sub(256));
+    // The first connections make the server get what it needs once.
+    let mut first = connect(listen).map_err(in_words)?;
+    for _ in 0..100 {
+        ask(&mut first, "/small").and_then(|()| good_answer(&mut first)).map_err(in_words)?;
+    }
+    let base = memory_kib(pids);
+    let mut streams = Vec::new();
+    for number in 0..connections {
+        let mut stream = connect(listen).map_err(|e| format!("connection {number}: {e}"))?;
+        ask(&mut stream, "/small")
+            .and_then(|()| good_answer(&mut stream))
+            .map_err(|e| format!("connection {number}: {e}"))?;
+        streams.push(stream);
+    }
+    std::thread::sleep(REST);
+    let more = memory_kib(pids).saturating_sub(base);
+    Ok(Sample::from([
+        (Figure::Idle, more as f64 * 1024.0 / streams.len() as f64),
+        (Figure::Requests, streams.len() as f64),
+        (Figure::Memory, base as f64),
+        (Figure::Failed, 0.0),
+    ]))
+}
+
+/// Changes the configuration under light load.
+fn reload(peer: &Peer, workload: &Workload, running: &Running) -> Result<Sample, String> {
+    let listen = &running.places.listen;
+    let generation = || -> IoResult<String> {
+        let mut stream = connect(listen)?;
+        ask(&mut stream, "/generation")?;
+        Ok(good_answer(&mut stream)?.rsplit("\r\n").next().unwrap_or_default().to_owned())
+    };
+    if generation().map_err(in_words)? != "1" {
+        return Err("the first generation does not answer".to_owned());
+    }
+    peer.configure(workload, &running.places, 2)?;
+    let (done, asked, failed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let time = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let lost = generation().is_err();
+                asked.fetch_add(1, Ordering::Relaxed);
+                failed.fetch_add(u64::from(lost), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let begin = Instant::now();
+        let time = running.reload().and_then(|()| {
+            while generation().ok().as_deref() != Some("2") {
+                if begin.elapsed() > PATIENCE {
+                    return Err("the second generation does not answer".to_owned());
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(begin.elapsed())
+        });
+        std::thread::sleep(REST);
+        done.store(true, Ordering::Relaxed);
+        time
+    })?;
+    Ok(Sample::from([
+        (Figure::Reload, time.as_secs_f64() * 1e3),
+        (Figure::Memory, memory_kib(&running.processes()) as f64),
+        (Figure::Failed, failed.into_inner() as f64),
+    ]))
+}
+
+/// The time to the first answer.
+fn first_answer(running: &Running) -> Result<Sample, String> {
+    let begin = Instant::now();
+    let mut stream = connect(&running.places.listen).map_err(in_words)?;
+    ask(&mut stream, "/small").and_then(|()| good_answer(&mut stream)).map_err(in_words)?;
+    let time = running.started_in + begin.elapsed();
+    Ok(Sample::from([(Figure::Start, time.as_secs_f64() * 1e3), (Figure::Failed, 0.0)]))
+}
+
+/// Opens connections at once and looks at the event queues of the workers.
+fn balance(listen: &str, connections: u32, workers: u32, pids: &[u32]) -> Result<Sample, String> {
+    let before = watched(pids);
+    let mut streams = Vec::new();
+    for _ in 0..connections {
+        streams.push(connect(listen).map_err(in_words)?);
+    }
+    for stream in &mut streams {
+        ask(stream, "/small").map_err(in_words)?;
+    }
+    for stream in &mut streams {
+        good_answer(stream).map_err(in_words)?;
+    }
+    let after = watched(pids);
+    let gains = after.iter().map(|(queue, count)| count.saturating_sub(*before.get(queue).unwrap_or(&0)));
+    let fullest = gains.max().unwrap_or(0);
+    Ok(Sample::from([
+        (Figure::Balance, fullest as f64 * f64::from(workers) / f64::from(connections)),
+        (Figure::Requests, f64::from(connections)),
+        (Figure::Failed, 0.0),
+    ]))
+}
+
+/// The files of the static workloads and of the back ends.
+pub fn make_files(places: &Places) -> Result<(), String> {
+    std::fs::create_dir_all(&places.files).map_err(in_words)?;
+    for (name, bytes) in [("1k", 1 << 10), ("100k", 100 << 10), ("64k", 64 << 10), ("1m", 1 << 20)] {
+        let line = b"What is served here is not worth reading, but it is text all the same.\n";
+        let text: Vec<u8> = line.iter().copied().cycle().take(bytes).collect();
+        std::fs::write(places.files.join(name), text).map_err(in_words)?;
+    }
+    Ok(())
+}
