@@ -110,7 +110,8 @@ fn spill(request: &mut Request<'_>, core: &crate::core::Core) -> Result<(), Body
     })
 }
 
-fn explain(request: &mut Request<'_>, error: BodyError) {
+/// Logs why a body could not be read.
+pub fn explain(request: &mut Request<'_>, error: BodyError) {
     match error {
         BodyError::Closed => {
             request.client_gone = true;

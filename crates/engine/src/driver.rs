@@ -8,7 +8,9 @@ use crate::head;
 use http::{Chunk, ChunkedDecoder, Fields, Framing, Status};
 use net::stream::{Stream, StreamError};
 use net::timer::{Deadline, Timer};
+use std::future::poll_fn;
 use std::io::IoSlice;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// How much is read from a client at once while a body comes, bytes.
@@ -124,6 +126,26 @@ impl Driver {
         }
     }
 
+    /// Ready with the bytes of the request's body that were appended, 0 at its end.
+    pub fn poll_read_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<usize, BodyError>> {
+        match self {
+            Driver::H1(h1) => h1.poll_read_body(cx, out),
+            Driver::Memory(_) => Poll::Ready(Ok(0)),
+        }
+    }
+
+    /// Is some of the request's body read already?
+    pub fn has_body_at_hand(&self) -> bool {
+        match self {
+            Driver::H1(h1) => !matches!(h1.body, Incoming::Done) && !h1.pending().is_empty(),
+            Driver::Memory(_) => false,
+        }
+    }
+
     /// Encodes the response's head; it leaves with the first bytes of the body or with [`Driver::flush`].
     pub fn send_head(&mut self, request: &mut Request<'_>, framing: head::Outgoing) {
         if let Driver::H1(h1) = self {
@@ -213,7 +235,23 @@ impl Driver {
         }
     }
 
-    /// Waits until the deadline, or until the client is gone.
+    /// Ready when nothing waits to be sent any more.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), net::errno::Errno>> {
+        match self {
+            Driver::H1(h1) => h1.poll_flush(cx),
+            Driver::Memory(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ready once the deadline has passed; never for a subrequest, which waits for nobody.
+    pub fn poll_expired(&mut self, cx: &mut Context<'_>, deadline: Deadline) -> Poll<()> {
+        match self {
+            Driver::H1(h1) => h1.stream.poll_expired(cx, deadline),
+            Driver::Memory(_) => Poll::Pending,
+        }
+    }
+
+    /// Waits until the deadline.
     pub async fn sleep(&mut self, deadline: Deadline) {
         match self {
             Driver::H1(h1) => h1.stream.timer().sleep(deadline).await,
@@ -222,12 +260,12 @@ impl Driver {
     }
 
     /// Ready when the client closed its side or the connection broke.
-    pub fn poll_closed(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             // Bytes read ahead mean the client is there: it sent its next request already.
-            Driver::H1(h1) if h1.consumed < h1.input.len() => std::task::Poll::Pending,
+            Driver::H1(h1) if h1.consumed < h1.input.len() => Poll::Pending,
             Driver::H1(h1) => h1.stream.poll_closed(cx).map(drop),
-            Driver::Memory(_) => std::task::Poll::Pending,
+            Driver::Memory(_) => Poll::Pending,
         }
     }
 }
@@ -273,13 +311,7 @@ impl H1 {
     /// # Errors
     /// The connection broke or the deadline passed.
     pub async fn fill(&mut self, bytes_max: usize, deadline: Deadline) -> Result<usize, StreamError> {
-        if self.consumed == self.input.len() {
-            self.input.clear();
-            self.consumed = 0;
-        } else if self.consumed > 0 && self.input.len() + bytes_max > self.input.capacity() {
-            self.input.drain(..self.consumed);
-            self.consumed = 0;
-        }
+        self.make_room(bytes_max);
         let fresh = self.input.len() == self.consumed;
         let count = self.stream.read_into(&mut self.input, bytes_max, deadline).await?;
         if fresh {
@@ -288,24 +320,45 @@ impl H1 {
         Ok(count)
     }
 
+    /// Forgets what was used, where that makes room for more.
+    fn make_room(&mut self, bytes_max: usize) {
+        if self.consumed == self.input.len() {
+            self.input.clear();
+            self.consumed = 0;
+        } else if self.consumed > 0 && self.input.len() + bytes_max > self.input.capacity() {
+            self.input.drain(..self.consumed);
+            self.consumed = 0;
+        }
+    }
+
     /// When the first byte of the head under way came, monotonic milliseconds.
     pub fn head_started_ms(&self) -> u64 {
         self.started_ms
     }
 
     async fn read_body(&mut self, out: &mut Vec<u8>, deadline: Deadline) -> Result<usize, BodyError> {
+        poll_fn(|cx| match self.poll_read_body(cx, out) {
+            Poll::Pending => self.stream.poll_expired(cx, deadline).map(|()| Err(BodyError::TimedOut)),
+            ready => ready,
+        })
+        .await
+    }
+
+    fn poll_read_body(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<usize, BodyError>> {
         if std::mem::take(&mut self.continue_owed) && self.pending().is_empty() {
             self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            self.flush(deadline).await.map_err(body_error)?;
+        }
+        if !self.output.is_empty() {
+            ready!(self.poll_flush(cx)).map_err(|_| BodyError::Closed)?;
         }
         loop {
-            match self.take_body(out)? {
-                Some(count) => return Ok(count),
-                None => {
-                    if self.fill(BODY_READ_BYTES, deadline).await.map_err(body_error)? == 0 {
-                        return Err(BodyError::Closed);
-                    }
-                }
+            if let Some(count) = self.take_body(out)? {
+                return Poll::Ready(Ok(count));
+            }
+            self.make_room(BODY_READ_BYTES);
+            let read = ready!(self.stream.poll_read_into(cx, &mut self.input, BODY_READ_BYTES));
+            if !matches!(read, Ok(1..)) {
+                return Poll::Ready(Err(BodyError::Closed));
             }
         }
     }
@@ -418,6 +471,20 @@ impl H1 {
         written
     }
 
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), net::errno::Errno>> {
+        while !self.output.is_empty() {
+            let written = ready!(self.stream.poll_writev(cx, &[IoSlice::new(&self.output)]));
+            match written {
+                Ok(count) => drop(self.output.drain(..count)),
+                Err(errno) => {
+                    self.output.clear();
+                    return Poll::Ready(Err(errno));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads and drops the rest of the request's body, so that the next request can be found behind it.
     /// False when that cannot be done within the limits: the connection ends then.
     pub async fn discard_body(&mut self, bytes_max: u64, time: Duration, pause: Duration) -> bool {
@@ -462,12 +529,5 @@ fn read_range(range: &FileRange, out: &mut Vec<u8>) -> Result<(), StreamError> {
         Ok(count) if count as u64 == range.length => Ok(()),
         Ok(_) => Err(StreamError::Os(net::errno::Errno::IO)),
         Err(error) => Err(StreamError::Os(error.errno)),
-    }
-}
-
-fn body_error(error: StreamError) -> BodyError {
-    match error {
-        StreamError::TimedOut => BodyError::TimedOut,
-        _ => BodyError::Closed,
     }
 }

@@ -22,12 +22,18 @@ pub async fn pump(
     transforms: Vec<Box<dyn Transform>>,
 ) -> Ending {
     let sent = match source {
-        Source::Upstream(body) => crate::upstream::deliver(request, driver, *body, transforms).await,
+        Source::Upstream(body) => crate::upstream::deliver(request, driver, body, transforms).await,
         source => local(request, driver, source, transforms).await,
     };
     match sent {
         Ok(()) => finish(request, driver).await,
-        Err(broken) => broken.end(request),
+        Err(broken) => {
+            if matches!(broken, Broken::Source) {
+                // What came before the source failed is the client's.
+                let _ = driver.flush(send_deadline(request)).await;
+            }
+            broken.end(request)
+        }
     }
 }
 
@@ -38,6 +44,8 @@ pub enum Broken {
     Client(StreamError),
     /// The source ended early; what went out is not whole. Already logged.
     Source,
+    /// The client went away while the source was waited for. Already logged.
+    Gone,
 }
 
 impl Broken {

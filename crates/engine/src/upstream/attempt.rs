@@ -1,68 +1,40 @@
 //! One call, peer after peer until one answers.
 
+use super::body::Keeper;
+use super::converse::converse;
+use super::incoming::Incoming;
 use super::keepalive::{Connection, Owner};
 use super::patience::Patience;
 use super::settings::{NextUpstream, local_address};
-use super::{Attempted, BodyFraming, Call, Peers, Upstream, UpstreamBody, reply};
+use super::{Attempted, Call, Peers, Upstream, UpstreamBody, reply};
 use crate::driver::Driver;
 use crate::flow::Flow;
 use crate::race::{First, race};
 use crate::{Request, body};
 use balance::{Attempt, Key, Outcome, PeerIndex, Timings};
-use bstr::ByteSlice;
 use conf::Level;
-use http::{Method, ResponseHead, ResponseOptions, ResponseParse, Status, Version};
+use http::{Method, ResponseHead, Status};
 use net::address::Address;
 use net::connect::ConnectOptions;
-use net::errno::{Errno, ErrnoMessage};
-use net::stream::{Stream, StreamError};
-use net::timer::Deadline;
+use net::errno::Errno;
+use net::file::temporary::TemporaryFolder;
 use std::future::poll_fn;
-use std::io::IoSlice;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
-
-/// How much of a response is read at once while its head comes, bytes.
-const HEAD_READ_BYTES: usize = 16 * 1024;
-/// How much of a stored request body is sent at once, bytes.
-const BODY_SEND_BYTES: usize = 64 * 1024;
 
 /// Passes a request on and says how it goes on: with the upstream's answer or with an error.
 pub async fn call(request: &mut Request<'_>, driver: &mut Driver, call: Box<Call>) -> Flow {
-    let streaming = !call.settings.request_buffering.0 && !driver.body_is_done();
+    let streaming = !call.settings.request_buffering.0 && !request.body.read && !driver.body_is_done();
     if call.settings.pass_request_body.0
         && !streaming
         && let Err(error) = body::read_whole(request, driver).await
     {
         return Flow::Deny(error.status());
     }
-    let ignore_abort = call.settings.ignore_client_abort.0 || streaming || request.subrequest;
-    let flow = if ignore_abort {
-        ask_peers(request, driver, &call, streaming).await
-    } else {
-        ask_while_client_waits(request, driver, &call).await
-    };
+    let flow = ask_peers(request, driver, &call, streaming).await;
     request.action = "";
     flow
-}
-
-/// Stops asking when the client goes away.
-async fn ask_while_client_waits(request: &mut Request<'_>, driver: &mut Driver, call: &Call) -> Flow {
-    // The body was read, so that the client's side is only watched while peers are asked.
-    let mut nobody = Driver::discarding();
-    let asked =
-        race(ask_peers(request, &mut nobody, call, false), poll_fn(|cx| driver.poll_closed(cx))).await;
-    match asked {
-        First::Left(flow) => flow,
-        First::Right(()) => {
-            request.log_error(
-                Level::Info,
-                format_args!("client prematurely closed connection, so upstream connection is closed too"),
-            );
-            request.action = "";
-            Flow::Deny(Status::CLIENT_CLOSED_REQUEST)
-        }
-    }
 }
 
 /// What every attempt of a call shares.
@@ -71,7 +43,25 @@ pub(super) struct Asking<'a> {
     upstream: Arc<Upstream>,
     peers: Arc<Peers>,
     started_ms: u64,
+    /// The body goes on as it comes from the client.
     pub(super) streaming: bool,
+}
+
+impl Asking<'_> {
+    /// May another peer be asked after this, given what is left of tries and time? `reason` are the bits of
+    /// `next_upstream` that must all be allowed.
+    fn may_go_on(&self, request: &Request<'_>, mut reason: u32, request_sent: bool, tries_left: u32) -> bool {
+        if request_sent && !is_repeatable(request.method) {
+            reason |= NextUpstream::NON_IDEMPOTENT;
+        }
+        let settings = &self.call.settings;
+        let wanted =
+            settings.next_upstream.bits & reason == reason && !settings.next_upstream.has(NextUpstream::OFF);
+        let limit_ms = settings.next_upstream_timeout.0;
+        let late = limit_ms > 0 && net::clock::now_ms().saturating_sub(self.started_ms) >= limit_ms;
+        let lost = request_sent && self.streaming;
+        wanted && tries_left > 0 && !late && !lost
+    }
 }
 
 async fn ask_peers(request: &mut Request<'_>, driver: &mut Driver, call: &Call, streaming: bool) -> Flow {
@@ -124,14 +114,14 @@ fn no_live_upstreams(request: &mut Request<'_>, asking: &Asking<'_>, first: bool
         new_call: first,
         ..Attempted::default()
     });
-    request.upstream_uri.clone_from(&asking.call.url);
+    name_upstream(request, &asking.upstream.name, &asking.call.target);
     request.action = "connecting to upstream";
     request.log_error(Level::Error, format_args!("no live upstreams"));
     Flow::Deny(Status::BAD_GATEWAY)
 }
 
 /// Why one peer did not answer.
-struct Failure {
+pub(super) struct Failure {
     /// The bit of `next_upstream`.
     reason: u32,
     /// What the client gets if it was the last.
@@ -145,13 +135,18 @@ struct Failure {
 }
 
 impl Failure {
-    fn of(reason: u32, status: Status, outcome: Outcome, request_sent: bool) -> Failure {
+    pub(super) fn of(reason: u32, status: Status, outcome: Outcome, request_sent: bool) -> Failure {
         Failure { reason, status, request_sent, reused: false, outcome }
     }
 
     /// The answer is no answer.
-    fn invalid() -> Failure {
+    pub(super) fn invalid() -> Failure {
         Failure::of(NextUpstream::INVALID_HEADER, Status::BAD_GATEWAY, Outcome::Failure, true)
+    }
+
+    /// It is not the peer's fault, and no other peer can help.
+    pub(super) fn client(status: Status) -> Failure {
+        Failure::of(NextUpstream::OFF, status, Outcome::NotCounted, true)
     }
 }
 
@@ -165,32 +160,35 @@ fn give_up(
     let now_ms = net::clock::now_ms();
     let elapsed_ms = now_ms.saturating_sub(asking.started_ms);
     note(request, |attempted| {
-        attempted.status = failure.status.0;
+        if failure.reason != NextUpstream::OFF {
+            attempted.status = failure.status.0;
+        }
         attempted.response_ms.get_or_insert(elapsed_ms);
     });
-    let released =
-        attempt.release(failure.outcome, now_ms, Timings { header_ms: None, response_ms: elapsed_ms });
+    // A connection of before had ended: that says nothing about the peer, and another one is tried.
+    let outcome = if failure.reused { Outcome::NotCounted } else { failure.outcome };
+    let released = attempt.release(outcome, now_ms, Timings { header_ms: None, response_ms: elapsed_ms });
     if released.disabled {
         request.log_error(Level::Warn, format_args!("upstream server temporarily disabled"));
     }
     if failure.reused {
-        // The peer itself was not tried: a connection of before had ended.
         attempt.pardon();
     }
-    let mut reason = failure.reason;
-    if failure.request_sent && !is_repeatable(request.method) {
-        reason |= NextUpstream::NON_IDEMPOTENT;
-    }
-    let settings = &asking.call.settings;
-    let wanted =
-        settings.next_upstream.bits & reason == reason && !settings.next_upstream.has(NextUpstream::OFF);
-    let timeout = settings.next_upstream_timeout.0;
-    let late = timeout > 0 && elapsed_ms >= timeout;
-    let lost = failure.request_sent && asking.streaming;
-    if wanted && attempt.tries_left() > 0 && !late && !lost {
+    if asking.may_go_on(request, failure.reason, failure.request_sent, attempt.tries_left()) {
         return None;
     }
     Some(Flow::Deny(failure.status))
+}
+
+/// What messages name as the upstream.
+fn name_upstream(request: &mut Request<'_>, peer: &[u8], target: &[u8]) {
+    request.upstream_uri.clear();
+    request.upstream_uri.extend_from_slice(b"http://");
+    request.upstream_uri.extend_from_slice(peer);
+    if peer.starts_with(b"unix:") {
+        request.upstream_uri.push(b':');
+    }
+    request.upstream_uri.extend_from_slice(target);
 }
 
 /// Whether a request may be sent twice without a word from the configuration (RFC 9110 section 9.2.2, as nginx has it).
@@ -214,10 +212,7 @@ async fn ask(
             Failure::of(NextUpstream::ERROR, Status::BAD_GATEWAY, Outcome::NotCounted, false),
         ));
     };
-    request.upstream_uri.clear();
-    request.upstream_uri.extend_from_slice(b"http://");
-    request.upstream_uri.extend_from_slice(&asking.peers.names[peer.index()]);
-    request.upstream_uri.extend_from_slice(&call.target);
+    name_upstream(request, &asking.peers.names[peer.index()], &call.target);
     let asked_ms = net::clock::now_ms();
     let name = asking.peers.names[peer.index()].clone();
     request.attempts.push(Attempted { address: name, new_call: first, ..Attempted::default() });
@@ -247,33 +242,42 @@ async fn exchange(
     let mut patience = Patience::of(request, asking, attempt);
     let mut connection = match pooled {
         Some(connection) => connection,
-        None => connect(request, call, &address, &patience).await?,
+        None => connect(request, driver, call, &address, &patience).await?,
     };
     note(request, |attempted| attempted.connect_ms = Some(net::clock::now_ms().saturating_sub(asked_ms)));
     connection.requests += 1;
-
-    let failed =
-        |failure: Failure| Failure { reused: reused && failure.reason == NextUpstream::ERROR, ..failure };
-    send(request, driver, asking, &mut connection.stream).await.map_err(failed)?;
-    request.action = "reading response header from upstream";
-    let mut input = Vec::new();
-    let stream = &mut connection.stream;
-    let head = read_head(request, driver, call, stream, &mut input, &mut patience).await.map_err(failed)?;
+    let answered = converse(request, driver, asking, &mut connection.stream, &mut patience)
+        .await
+        .map_err(|failure| Failure { reused: reused && failure.reason == NextUpstream::ERROR, ..failure })?;
+    let head = answered.head;
     let status = head.status;
     note(request, |attempted| {
         attempted.header_ms = Some(net::clock::now_ms().saturating_sub(asked_ms));
         attempted.status = status.0;
     });
     let reason = NextUpstream::of_status(status.0);
-    if reason != 0 && attempt.tries_left() > 0 && call.settings.next_upstream.has(reason) {
+    if reason != 0 && asking.may_go_on(request, reason, true, attempt.tries_left()) {
         // 403 and 404 are answers, not failures of the peer.
         let outcome = if matches!(status.0, 403 | 404) { Outcome::Next } else { Outcome::Failure };
         return Err(Failure::of(reason, status, outcome, true));
     }
-    let keeper = super::body::Keeper { owner, address, settings: asking.upstream.keepalive.clone() };
-    let body =
-        UpstreamBody::new(connection, input, &head, request.method, keeper, call.settings.clone(), asked_ms);
+    let keep = head.keep_alive(request.method) && answered.request_sent;
+    let incoming = Incoming::new(connection, head.framing(request.method), keep);
+    let keeper = Keeper { owner, address, settings: asking.upstream.keepalive.clone() };
+    let folder = temporary_folder(request, call);
+    let body = UpstreamBody::new(incoming, answered.beyond, keeper, call, folder, asked_ms);
     Ok((head, body))
+}
+
+/// Where what memory does not hold of a response goes.
+fn temporary_folder(request: &Request<'_>, call: &Call) -> TemporaryFolder {
+    match &*call.settings.temp_path {
+        Some(place) => place.folder(),
+        None => {
+            let path = [&request.thread.prefix, call.protocol.temporary_folder().as_bytes()].concat();
+            TemporaryFolder { path, levels: [1, 2, 0] }
+        }
+    }
 }
 
 fn note(request: &mut Request<'_>, change: impl FnOnce(&mut Attempted)) {
@@ -289,6 +293,7 @@ fn owner(request: &Request<'_>, upstream: &Upstream) -> Owner {
 
 async fn connect(
     request: &mut Request<'_>,
+    driver: &mut Driver,
     call: &Call,
     address: &Address,
     patience: &Patience<'_>,
@@ -302,7 +307,16 @@ async fn connect(
         options.transparent = bind.transparent;
     }
     let deadline = patience.to_connect(Duration::from_millis(call.settings.connect_timeout.0));
-    match net::connect::connect(address, &options, deadline).await {
+    let watched = !call.settings.ignore_client_abort.0;
+    let gone = poll_fn(|cx| if watched { driver.poll_closed(cx) } else { Poll::Pending });
+    let connected = match race(net::connect::connect(address, &options, deadline), gone).await {
+        First::Left(connected) => connected,
+        First::Right(()) => {
+            super::client_is_gone(request);
+            return Err(Failure::client(Status::CLIENT_CLOSED_REQUEST));
+        }
+    };
+    match connected {
         Ok(stream) => Ok(Connection { stream, requests: 0, made_ms: net::clock::now_ms() }),
         Err(error) => {
             request.log_error(Level::Error, format_args!("{error}"));
@@ -316,203 +330,4 @@ async fn connect(
             Err(Failure::of(reason, status, outcome, false))
         }
     }
-}
-
-/// Sends head and body.
-async fn send(
-    request: &mut Request<'_>,
-    driver: &mut Driver,
-    asking: &Asking<'_>,
-    stream: &mut Stream,
-) -> Result<(), Failure> {
-    let call = asking.call;
-    request.action = "sending request to upstream";
-    let mut head = Vec::with_capacity(1024);
-    let framing = call.protocol.request(request, call, &mut head).map_err(client_failure)?;
-    let pause = Duration::from_millis(call.settings.send_timeout.0);
-    let replaced = call.protocol.body(request);
-    let memory: &[u8] = match (&replaced, framing) {
-        (Some(body), _) => body,
-        (None, BodyFraming::None) => b"",
-        (None, _) if asking.streaming => b"",
-        (None, _) => &request.body.memory,
-    };
-    let sent = head.len() + memory.len();
-    let mut parts = [IoSlice::new(&head), IoSlice::new(memory)];
-    let written = stream.write_all(&mut parts, Deadline::between(pause)).await;
-    note(request, |attempted| attempted.sent_bytes += sent as u64);
-    let mut result = written;
-    if result.is_ok() && replaced.is_none() && framing != BodyFraming::None {
-        result = if asking.streaming {
-            return stream_body(request, driver, stream, framing, pause).await;
-        } else {
-            send_file(request, stream, pause).await
-        };
-    }
-    match result {
-        Ok(()) => Ok(()),
-        // An upstream may answer (413, say) and close before it has read everything: look for its answer.
-        Err(error) if error.errno() == Errno::PIPE || error.errno() == Errno::CONNRESET => {
-            if stream.is_idle_and_open() { Ok(()) } else { Err(sending_failed(request, &error)) }
-        }
-        Err(error) => Err(sending_failed(request, &error)),
-    }
-}
-
-fn sending_failed(request: &Request<'_>, error: &StreamError) -> Failure {
-    stream_failure(request, error, "send() failed", true)
-}
-
-/// A failure of a stream, logged in nginx's words.
-fn stream_failure(request: &Request<'_>, error: &StreamError, what: &str, request_sent: bool) -> Failure {
-    if matches!(error, StreamError::TimedOut) {
-        request.log_error(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
-        return Failure::of(NextUpstream::TIMEOUT, Status::GATEWAY_TIME_OUT, Outcome::Failure, request_sent);
-    }
-    request.log_error(Level::Error, format_args!("{what} ({})", ErrnoMessage(error.errno())));
-    if matches!(error.errno(), Errno::TIMEDOUT | Errno::HOSTUNREACH) {
-        // The host is gone, which is worse than a kept connection that had ended.
-        return Failure::of(NextUpstream::TIMEOUT, Status::GATEWAY_TIME_OUT, Outcome::Failure, request_sent);
-    }
-    Failure::of(NextUpstream::ERROR, Status::BAD_GATEWAY, Outcome::Failure, request_sent)
-}
-
-/// The part of the body that is in a temporary file.
-async fn send_file(
-    request: &mut Request<'_>,
-    stream: &mut Stream,
-    pause: Duration,
-) -> Result<(), StreamError> {
-    let Some(file) = request.body.file.clone() else { return Ok(()) };
-    let mut sent = 0;
-    let total = request.body.stored_bytes;
-    while sent < total {
-        let count = stream
-            .sendfile(file.file(), sent, total - sent, BODY_SEND_BYTES * 8, Deadline::between(pause))
-            .await?;
-        if count == 0 {
-            return Err(StreamError::Os(Errno::IO));
-        }
-        sent += count;
-    }
-    note(request, |attempted| attempted.sent_bytes += sent);
-    Ok(())
-}
-
-/// Passes the body on as it comes from the client.
-async fn stream_body(
-    request: &mut Request<'_>,
-    driver: &mut Driver,
-    stream: &mut Stream,
-    framing: BodyFraming,
-    pause: Duration,
-) -> Result<(), Failure> {
-    let client_pause = Duration::from_millis(request.plan.core.client_body_timeout.0);
-    let limit = request.plan.core.client_max_body_size.0;
-    let mut piece = Vec::new();
-    let mut framed = Vec::new();
-    loop {
-        piece.clear();
-        let read = driver.read_body(&mut piece, Deadline::after(client_pause)).await;
-        let count = match read {
-            Ok(count) => count,
-            Err(error) => return Err(client_failure(error.status())),
-        };
-        request.body.received += count as u64;
-        request.received_bytes += count as u64;
-        if let Err(error) = body::check_size(request, limit) {
-            return Err(client_failure(error.status()));
-        }
-        framed.clear();
-        if framing == BodyFraming::Chunked {
-            http::chunked::chunk_header(count, &mut framed);
-        }
-        let end: &[u8] = if framing == BodyFraming::Chunked { b"\r\n" } else { b"" };
-        let mut parts = [IoSlice::new(&framed), IoSlice::new(&piece), IoSlice::new(end)];
-        if let Err(error) = stream.write_all(&mut parts, Deadline::between(pause)).await {
-            return Err(sending_failed(request, &error));
-        }
-        note(request, |attempted| attempted.sent_bytes += (framed.len() + piece.len() + end.len()) as u64);
-        if count == 0 {
-            request.body.read = true;
-            return Ok(());
-        }
-    }
-}
-
-fn client_failure(status: Status) -> Failure {
-    Failure::of(NextUpstream::OFF, status, Outcome::NotCounted, true)
-}
-
-/// Reads until the response's head is whole; what came behind it stays in `input`.
-async fn read_head(
-    request: &mut Request<'_>,
-    driver: &mut Driver,
-    call: &Call,
-    stream: &mut Stream,
-    input: &mut Vec<u8>,
-    patience: &mut Patience<'_>,
-) -> Result<ResponseHead, Failure> {
-    let pause = Duration::from_millis(call.settings.read_timeout.0);
-    let options = ResponseOptions { header_bytes_max: call.settings.buffer_size.0, status_line: true };
-    let mut head = ResponseHead::default();
-    loop {
-        if !input.is_empty() {
-            match http::parse_response_head(input, &options, &mut head) {
-                ResponseParse::Complete { consumed } => {
-                    input.drain(..consumed);
-                    for warning in &head.warnings {
-                        request.log_error(Level::Warn, format_args!("{}", warning.as_bstr()));
-                    }
-                    if !head.status.is_interim() {
-                        return Ok(head);
-                    }
-                    interim(request, driver, &head).await;
-                    head.clear();
-                    continue;
-                }
-                ResponseParse::Refused(message) => {
-                    request.log_error(Level::Error, format_args!("{}", message.as_bstr()));
-                    return Err(Failure::invalid());
-                }
-                ResponseParse::Headless => {
-                    request.log_error(Level::Error, format_args!("upstream sent no valid HTTP/1.0 header"));
-                    head.clear();
-                    head.version = Version::HTTP_09;
-                    head.status = Status::OK;
-                    return Ok(head);
-                }
-                ResponseParse::Incomplete => {}
-            }
-        }
-        match patience.read_into(stream, input, HEAD_READ_BYTES, pause).await {
-            Ok(0) => {
-                request.log_error(Level::Error, format_args!("upstream prematurely closed connection"));
-                return Err(Failure::of(NextUpstream::ERROR, Status::BAD_GATEWAY, Outcome::Failure, true));
-            }
-            Ok(count) => note(request, |attempted| attempted.received_bytes += count as u64),
-            Err(error) => return Err(stream_failure(request, &error, "recv() failed", true)),
-        }
-    }
-}
-
-/// An interim response: 103 goes on to clients that may have it, others end here.
-async fn interim(request: &mut Request<'_>, driver: &mut Driver, head: &ResponseHead) {
-    if head.status != Status(103) {
-        return;
-    }
-    let plan = request.plan;
-    if !plan.core.early_hints.iter().any(|template| request.is_true(template)) {
-        return;
-    }
-    let mut text = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
-    for (name, value) in head.fields.iter() {
-        text.extend_from_slice(name);
-        text.extend_from_slice(b": ");
-        text.extend_from_slice(value);
-        text.extend_from_slice(b"\r\n");
-    }
-    text.extend_from_slice(b"\r\n");
-    // A client that is gone is noticed when the answer is sent.
-    let _ = driver.send_interim(&text, crate::pump::send_deadline(request)).await;
 }

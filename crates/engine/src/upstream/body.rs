@@ -1,29 +1,37 @@
-//! The body of an upstream's answer: taken out of its framing, and delivered to the client.
+//! An upstream's answer delivered to the client: two sides that run at their own speed.
+//!
+//! Buffered, the answer is taken off the upstream while the client is busy ([`super::hold`]), and the peer and its
+//! connection are free as soon as the last byte has come, however slow the client is. Otherwise each piece goes on
+//! before the next is read.
 
-use super::Settings;
-use super::keepalive::{Connection, Keepalive, Owner};
+use super::hold::{Hold, HoldEvent};
+use super::incoming::{Cut, Incoming};
+use super::keepalive::{Keepalive, Owner};
+use super::{Call, Protocol, Settings};
 use crate::Request;
 use crate::driver::Driver;
 use crate::flow::{Chunk, Transform};
 use crate::pump::{self, Broken};
+use crate::thread::Thread;
 use balance::{Attempt, Outcome, Timings};
+use bstr::ByteSlice;
 use conf::Level;
-use http::{ChunkedDecoder, Method, ResponseFraming, ResponseHead};
 use net::address::Address;
 use net::errno::ErrnoMessage;
+use net::file::FileError;
+use net::file::temporary::TemporaryFolder;
 use net::stream::StreamError;
-use net::timer::Deadline;
+use net::timer::{Deadline, Timer};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// How much is read at once, at first and at most, bytes. It grows while the client keeps up.
 const READ_BYTES_MIN: usize = 16 * 1024;
 /// See [`READ_BYTES_MIN`].
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// The most a response's trailers may take, bytes.
-const TRAILER_BYTES_MAX: usize = 8 * 1024;
-/// How much of an unwanted body is read so that its connection can be kept, bytes.
-const DISCARD_BYTES_MAX: usize = 64 * 1024;
 
 /// Where the connection goes when the body is over.
 pub struct Keeper {
@@ -37,144 +45,138 @@ pub struct Keeper {
 
 /// The rest of an upstream's answer.
 pub struct UpstreamBody {
-    connection: Connection,
-    /// Read and not yet delivered, still in its framing.
-    input: Vec<u8>,
-    framing: Framing,
-    keep: bool,
+    incoming: Incoming,
+    hold: Hold,
     keeper: Keeper,
     settings: Arc<Settings>,
+    protocol: Arc<dyn Protocol>,
     /// Gives the peer back when the body is over or dropped.
     pub attempt: Option<Attempt>,
     /// Take it off the upstream as fast as it comes.
     pub buffering: bool,
+    /// What ended the body before its end; told when what came before it has been sent.
+    cut: Option<Cut>,
+    /// Bytes a second from the upstream, 0 is no limit.
+    pub rate: u64,
+    pace: Timer,
     asked_ms: u64,
     header_ms: u64,
-}
-
-enum Framing {
-    Done,
-    Length(u64),
-    Chunked(ChunkedDecoder),
-    Close,
+    response_ms: Option<u64>,
 }
 
 impl UpstreamBody {
-    /// The body behind a head; `input` is what was read beyond it.
-    pub fn new(
-        connection: Connection,
-        input: Vec<u8>,
-        head: &ResponseHead,
-        method: Method,
+    /// The body behind a head; `first` is what was read beyond it.
+    pub(super) fn new(
+        mut incoming: Incoming,
+        mut first: Vec<u8>,
         keeper: Keeper,
-        settings: Arc<Settings>,
+        call: &Call,
+        folder: TemporaryFolder,
         asked_ms: u64,
     ) -> UpstreamBody {
-        let framing = match head.framing(method) {
-            ResponseFraming::None => Framing::Done,
-            ResponseFraming::Length(length) => Framing::Length(length),
-            ResponseFraming::Chunked => Framing::Chunked(ChunkedDecoder::keeping_trailers(TRAILER_BYTES_MAX)),
-            ResponseFraming::UntilClose => Framing::Close,
-        };
-        let buffering = settings.buffering.0;
-        let keep = head.keep_alive(method);
+        let settings = call.settings.clone();
+        let cut = incoming.decode(&mut first, 0).err();
         let header_ms = net::clock::now_ms().saturating_sub(asked_ms);
         UpstreamBody {
-            connection,
-            input,
-            framing,
-            keep,
+            incoming,
+            hold: Hold::new(first, &settings, folder),
             keeper,
+            buffering: settings.buffering.0,
             settings,
+            protocol: call.protocol.clone(),
             attempt: None,
-            buffering,
+            cut,
+            rate: 0,
+            pace: Timer::new(),
             asked_ms,
             header_ms,
+            response_ms: None,
         }
     }
 
-    /// Lets go of a body that nobody gets to see.
+    /// Lets go of a body that nobody gets to see; if all of it is here, its connection is kept.
     pub fn abandon(mut self, request: &mut Request<'_>) {
         self.finish_quickly(request);
     }
 
-    /// Takes what is there of an unwanted body; if that is all of it, the connection is kept.
+    /// As [`UpstreamBody::abandon`], for one that is dropped later.
     pub fn finish_quickly(&mut self, request: &mut Request<'_>) {
-        let mut piece = Vec::new();
-        while !matches!(self.framing, Framing::Done) && piece.len() < DISCARD_BYTES_MAX {
-            match self.take(&mut piece) {
-                Ok(true) => {}
-                _ => break,
-            }
-        }
-        self.settle(request, Outcome::Success);
+        self.retire(request.thread);
+        self.settle(request);
     }
 
-    /// Moves decoded bytes from `input` to `out`; false when more must be read first.
-    fn take(&mut self, out: &mut Vec<u8>) -> Result<bool, ()> {
-        let mut at = 0;
-        let mut moved = false;
-        loop {
-            let rest = &self.input[at..];
-            match &mut self.framing {
-                Framing::Done => break,
-                _ if rest.is_empty() => break,
-                Framing::Close => {
-                    out.extend_from_slice(rest);
-                    at = self.input.len();
-                    moved = true;
-                }
-                Framing::Length(left) => {
-                    let count = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
-                    out.extend_from_slice(&rest[..count]);
-                    at += count;
-                    *left -= count as u64;
-                    moved = true;
-                    if *left == 0 {
-                        self.framing = Framing::Done;
-                    }
-                }
-                Framing::Chunked(decoder) => match decoder.next_piece(rest).map_err(drop)? {
-                    http::Chunk::NeedMore => at = self.input.len(),
-                    http::Chunk::Data(range) => {
-                        out.extend_from_slice(&rest[range.clone()]);
-                        at += range.end;
-                        moved = true;
-                    }
-                    http::Chunk::End { consumed } => {
-                        at += consumed;
-                        self.framing = Framing::Done;
-                    }
-                },
-            }
+    /// Gives peer and connection back once the body is over.
+    fn retire(&mut self, thread: &Thread) {
+        if !self.incoming.is_over() || self.response_ms.is_some() {
+            return;
         }
-        self.input.drain(..at);
-        Ok(moved || matches!(self.framing, Framing::Done))
+        self.give_back();
+        if let Some(connection) = self.incoming.take_kept() {
+            let keeper = &self.keeper;
+            thread.pools.put(keeper.owner.clone(), keeper.address.clone(), connection, &keeper.settings);
+        }
     }
 
-    /// The body is over or given up: the peer is given back, the connection kept if it can be.
-    fn settle(&mut self, request: &mut Request<'_>, outcome: Outcome) {
+    /// Gives the peer back. As in nginx, a peer that answered has not failed, however its body ended.
+    fn give_back(&mut self) {
         let now_ms = net::clock::now_ms();
-        let response_ms = now_ms.saturating_sub(self.asked_ms);
-        if let Some(attempted) = request.attempts.last_mut() {
-            attempted.response_ms = Some(response_ms);
-        }
+        let response_ms = *self.response_ms.get_or_insert(now_ms.saturating_sub(self.asked_ms));
         if let Some(mut attempt) = self.attempt.take() {
-            attempt.release(outcome, now_ms, Timings { header_ms: Some(self.header_ms), response_ms });
+            let timings = Timings { header_ms: Some(self.header_ms), response_ms };
+            attempt.release(Outcome::Success, now_ms, timings);
         }
     }
 
-    /// Keeps the connection for another request, if the body ended where it should.
-    fn keep_connection(self, request: &Request<'_>) {
-        let whole = matches!(self.framing, Framing::Done) && self.input.is_empty();
-        if self.keep && whole {
-            request.thread.pools.put(
-                self.keeper.owner,
-                self.keeper.address,
-                self.connection,
-                &self.keeper.settings,
-            );
+    /// The end, one way or the other: what variables show is written down.
+    fn settle(&mut self, request: &mut Request<'_>) {
+        self.give_back();
+        if let Some(attempted) = request.attempts.last_mut() {
+            attempted.response_ms = self.response_ms;
+            attempted.response_bytes += self.incoming.body_bytes;
+            attempted.received_bytes += self.incoming.received_bytes;
         }
+        if self.incoming.surplus {
+            request.action = "reading upstream";
+            request.log_error(
+                Level::Warn,
+                format_args!("upstream sent more data than specified in \"Content-Length\" header"),
+            );
+            request.action = "";
+        }
+        if !self.incoming.trailers.is_empty() {
+            self.pass_trailers(request);
+        }
+    }
+
+    fn pass_trailers(&mut self, request: &mut Request<'_>) {
+        let trailers = std::mem::take(&mut self.incoming.trailers);
+        for (name, value) in trailers.iter().filter(|_| self.settings.pass_trailers.0) {
+            if !self.protocol.hides(&name.to_ascii_lowercase()) {
+                request.response.trailers.push(name, value);
+            }
+        }
+        request.upstream_trailers = trailers;
+    }
+
+    /// How much may be read now under the rate; pending until some may.
+    fn poll_allowance(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.rate == 0 {
+            return Poll::Ready(usize::MAX);
+        }
+        // The budget of a second is there at its beginning, as in nginx.
+        let begun_ms = self.asked_ms + self.header_ms;
+        let came = self.incoming.body_bytes;
+        let enough_ms = begun_ms.saturating_add((came / self.rate).saturating_mul(1000));
+        if net::clock::now_ms() < enough_ms {
+            ready!(self.pace.poll_expired(cx, Deadline::at_ms(enough_ms)));
+        }
+        let seconds = net::clock::now_ms().saturating_sub(begun_ms) / 1000 + 1;
+        let left = self.rate.saturating_mul(seconds).saturating_sub(came).max(1);
+        Poll::Ready(usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
+    fn silence(&self) -> Deadline {
+        Deadline::after(Duration::from_millis(self.settings.read_timeout.0))
     }
 }
 
@@ -185,114 +187,226 @@ impl UpstreamBody {
 pub async fn deliver(
     request: &mut Request<'_>,
     driver: &mut Driver,
-    mut body: UpstreamBody,
+    mut body: Box<UpstreamBody>,
     mut transforms: Vec<Box<dyn Transform>>,
 ) -> Result<(), Broken> {
     if request.response.upgraded {
-        body.settle(request, Outcome::Success);
-        let silence = Duration::from_millis(body.settings.read_timeout.0);
-        return crate::upgrade::tunnel(request, driver, body.connection.stream, body.input, silence).await;
+        return tunnel(request, driver, &mut body).await;
     }
-    let result = flow(request, driver, &mut body, &mut transforms).await;
-    let outcome = match &result {
-        Err(Broken::Source) => Outcome::Failure,
-        _ => Outcome::Success,
-    };
-    body.settle(request, outcome);
-    if result.is_ok() {
-        if let Framing::Chunked(decoder) = &body.framing {
-            request.upstream_trailers.extend_from(decoder.trailers());
-        }
-        body.keep_connection(request);
-    }
+    let result = body.flow(request, driver, &mut transforms).await;
+    body.settle(request);
     result
 }
 
-async fn flow(
+async fn tunnel(
     request: &mut Request<'_>,
     driver: &mut Driver,
     body: &mut UpstreamBody,
-    transforms: &mut [Box<dyn Transform>],
 ) -> Result<(), Broken> {
-    let mut piece = Vec::new();
-    let mut read_bytes = READ_BYTES_MIN;
-    loop {
-        piece.clear();
-        let taken = body.take(&mut piece);
-        if taken.is_err() {
-            request.action = "reading upstream";
-            request.log_error(Level::Error, format_args!("upstream sent invalid chunked response"));
-            request.action = "";
-            return Err(Broken::Source);
-        }
-        if !piece.is_empty() {
-            if let Some(attempted) = request.attempts.last_mut() {
-                attempted.response_bytes += piece.len() as u64;
-            }
-            send(request, driver, transforms, std::mem::take(&mut piece), body.buffering).await?;
-        }
-        if matches!(body.framing, Framing::Done) {
-            break;
-        }
-        let count = read(request, body, read_bytes).await?;
-        if count == 0 {
-            break;
-        }
-        if count == read_bytes {
-            read_bytes = (read_bytes * 2).min(READ_BYTES_MAX);
-        }
-    }
-    if transforms.is_empty() { Ok(()) } else { pump::transform(request, driver, transforms, None).await }
+    let silence = Duration::from_millis(body.settings.read_timeout.0);
+    let mut first = Vec::new();
+    let _ = body.hold.take(&mut first);
+    let Some(connection) = body.incoming.take_connection() else { return Ok(()) };
+    let result = crate::upgrade::tunnel(request, driver, connection.stream, first, silence).await;
+    body.settle(request);
+    result
 }
 
-async fn send(
+impl UpstreamBody {
+    async fn flow(
+        &mut self,
+        request: &mut Request<'_>,
+        driver: &mut Driver,
+        transforms: &mut [Box<dyn Transform>],
+    ) -> Result<(), Broken> {
+        let mut piece = Vec::new();
+        let mut read_bytes = READ_BYTES_MIN;
+        loop {
+            self.retire(request.thread);
+            self.tell(request);
+            let held = self.hold.take(&mut piece).map_err(|error| unreadable(request, &error))?;
+            if !held {
+                if let Some(cut) = self.cut {
+                    return Err(cut_off(request, cut));
+                }
+                if self.incoming.is_over() {
+                    break;
+                }
+                self.wait(request, driver, &mut piece, read_bytes).await?;
+                self.retire(request.thread);
+            }
+            let filled = piece.len() >= read_bytes;
+            let kept_up = self.send(request, driver, transforms, &mut piece).await?;
+            read_bytes = match (kept_up, filled) {
+                (true, true) => (read_bytes * 2).min(READ_BYTES_MAX),
+                (true, false) => read_bytes,
+                (false, _) => READ_BYTES_MIN,
+            };
+        }
+        if transforms.is_empty() { Ok(()) } else { pump::transform(request, driver, transforms, None).await }
+    }
+
+    /// Waits for bytes from the upstream, while what the client has not got yet leaves and the client is watched.
+    async fn wait(
+        &mut self,
+        request: &mut Request<'_>,
+        driver: &mut Driver,
+        piece: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<(), Broken> {
+        let silence = self.silence();
+        let client_silence = pump::send_deadline(request);
+        let watched = !self.settings.ignore_client_abort.0;
+        let end = poll_fn(|cx| {
+            let allowed = match self.poll_allowance(cx) {
+                Poll::Ready(allowed) => allowed.min(bytes_max),
+                Poll::Pending => 0,
+            };
+            if allowed > 0
+                && let Poll::Ready(read) = self.incoming.poll_read(cx, piece, allowed)
+            {
+                return Poll::Ready(read.map_err(End::Upstream));
+            }
+            match driver.poll_flush(cx) {
+                Poll::Ready(Err(errno)) => return Poll::Ready(Err(End::Client(StreamError::Os(errno)))),
+                Poll::Ready(Ok(())) if watched && driver.poll_closed(cx).is_ready() => {
+                    return Poll::Ready(Err(End::ClientGone));
+                }
+                Poll::Pending if driver.poll_expired(cx, client_silence).is_ready() => {
+                    return Poll::Ready(Err(End::Client(StreamError::TimedOut)));
+                }
+                _ => {}
+            }
+            if allowed == 0 {
+                return Poll::Pending;
+            }
+            self.incoming.poll_expired(cx, silence).map(|()| Err(End::Upstream(Cut::TimedOut)))
+        });
+        match end.await {
+            Ok(()) => Ok(()),
+            Err(End::Upstream(cut)) => {
+                self.cut = Some(cut);
+                Ok(())
+            }
+            Err(End::Client(error)) => Err(Broken::Client(error)),
+            Err(End::ClientGone) => {
+                request.action = "reading upstream";
+                super::client_is_gone(request);
+                Err(Broken::Gone)
+            }
+        }
+    }
+
+    /// Sends a piece; meanwhile, when buffering, takes more off the upstream. True when the client took it at once.
+    async fn send(
+        &mut self,
+        request: &mut Request<'_>,
+        driver: &mut Driver,
+        transforms: &mut [Box<dyn Transform>],
+        piece: &mut Vec<u8>,
+    ) -> Result<bool, Broken> {
+        if piece.is_empty() {
+            return Ok(true);
+        }
+        let thread = request.thread;
+        let busy_bytes = piece.len();
+        let mut silence = self.silence();
+        let mut kept_up = true;
+        let mut sending = pin!(send_piece(request, driver, transforms, piece));
+        let sent = poll_fn(|cx| {
+            if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+                return Poll::Ready(sent);
+            }
+            kept_up = false;
+            if self.buffering && self.cut.is_none() && !self.incoming.is_over() {
+                self.fill(cx, thread, busy_bytes, &mut silence);
+            }
+            Poll::Pending
+        });
+        sent.await.map(|()| kept_up)
+    }
+
+    /// Takes off the upstream what there is room for.
+    fn fill(&mut self, cx: &mut Context<'_>, thread: &Thread, busy_bytes: usize, silence: &mut Deadline) {
+        let Poll::Ready(allowed) = self.poll_allowance(cx) else { return };
+        let before = self.incoming.received_bytes;
+        match self.hold.poll_fill(cx, &mut self.incoming, busy_bytes, allowed) {
+            Poll::Ready(Ok(())) => self.retire(thread),
+            Poll::Ready(Err(cut)) => self.cut = Some(cut),
+            Poll::Pending => {
+                let full = self.hold.is_full(busy_bytes);
+                if full || self.incoming.received_bytes != before {
+                    *silence = self.silence();
+                }
+                if !full && self.incoming.poll_expired(cx, *silence).is_ready() {
+                    self.cut = Some(Cut::TimedOut);
+                }
+            }
+        }
+    }
+
+    /// Logs what became of the temporary file.
+    fn tell(&mut self, request: &mut Request<'_>) {
+        let Some(event) = self.hold.event.take() else { return };
+        request.action = "reading upstream";
+        match event {
+            HoldEvent::Spilled(path) => request.log_error(
+                Level::Warn,
+                format_args!("an upstream response is buffered to a temporary file {}", path.as_bstr()),
+            ),
+            HoldEvent::Failed(path, error) => {
+                let (call, errno, path) = (error.call, ErrnoMessage(error.errno), path.as_bstr());
+                request.log_error(Level::Crit, format_args!("{call} \"{path}\" failed ({errno})"));
+            }
+        }
+        request.action = "";
+    }
+}
+
+/// What ends a wait without bytes.
+enum End {
+    Upstream(Cut),
+    Client(StreamError),
+    ClientGone,
+}
+
+async fn send_piece(
     request: &mut Request<'_>,
     driver: &mut Driver,
     transforms: &mut [Box<dyn Transform>],
-    piece: Vec<u8>,
-    buffering: bool,
+    piece: &mut Vec<u8>,
 ) -> Result<(), Broken> {
     if transforms.is_empty() {
-        pump::send_bytes(request, driver, &piece).await?;
-    } else {
-        pump::transform(request, driver, transforms, Some(Chunk::Bytes(piece))).await?;
+        let sent = pump::send_bytes(request, driver, piece).await;
+        piece.clear();
+        return sent;
     }
-    if buffering {
-        return Ok(());
-    }
-    driver.flush(pump::send_deadline(request)).await.map_err(Broken::Client)
+    let piece = Chunk::Bytes(std::mem::take(piece));
+    pump::transform(request, driver, transforms, Some(piece)).await
 }
 
-/// Reads more; 0 at an end that is one.
-async fn read(request: &mut Request<'_>, body: &mut UpstreamBody, bytes_max: usize) -> Result<usize, Broken> {
-    let deadline = Deadline::after(Duration::from_millis(body.settings.read_timeout.0));
-    let read = body.connection.stream.read_into(&mut body.input, bytes_max, deadline).await;
+fn unreadable(request: &Request<'_>, error: &FileError) -> Broken {
+    request.log_error(Level::Crit, format_args!("{error}"));
+    Broken::Source
+}
+
+/// Logs why the body ended before its end.
+fn cut_off(request: &mut Request<'_>, cut: Cut) -> Broken {
     request.action = "reading upstream";
-    let result = match read {
-        Ok(0) if matches!(body.framing, Framing::Close) => {
-            body.framing = Framing::Done;
-            body.keep = false;
-            Ok(0)
-        }
-        Ok(0) => {
+    match cut {
+        Cut::Closed => {
             request.log_error(Level::Error, format_args!("upstream prematurely closed connection"));
-            Err(Broken::Source)
         }
-        Ok(count) => {
-            if let Some(attempted) = request.attempts.last_mut() {
-                attempted.received_bytes += count as u64;
-            }
-            Ok(count)
-        }
-        Err(StreamError::TimedOut) => {
+        Cut::TimedOut => {
             request.log_error(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
-            Err(Broken::Source)
         }
-        Err(error) => {
-            request.log_error(Level::Error, format_args!("recv() failed ({})", ErrnoMessage(error.errno())));
-            Err(Broken::Source)
+        Cut::Malformed => {
+            request.log_error(Level::Error, format_args!("upstream sent invalid chunked response"));
         }
-    };
+        Cut::Failed(errno) => {
+            request.log_error(Level::Error, format_args!("recv() failed ({})", ErrnoMessage(errno)));
+        }
+    }
     request.action = "";
-    result
+    Broken::Source
 }

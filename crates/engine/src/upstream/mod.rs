@@ -5,6 +5,9 @@
 
 mod attempt;
 mod body;
+mod converse;
+mod hold;
+mod incoming;
 pub mod keepalive;
 mod names;
 mod patience;
@@ -21,6 +24,7 @@ pub use settings::Settings;
 use crate::Request;
 use balance::Group;
 use bstr::BString;
+use conf::Level;
 use http::Status;
 use keepalive::Keepalive;
 use net::address::Address;
@@ -197,8 +201,22 @@ pub trait Protocol: Send + Sync {
         false
     }
 
+    /// The folder for temporary files under the prefix, where the configuration names none.
+    fn temporary_folder(&self) -> &'static str;
+
     /// Headers of the response that are not passed on, in lower case.
     fn hides(&self, name: &[u8]) -> bool;
+}
+
+/// Logs that nobody waits for the upstream's answer any more, as nginx does on Linux.
+fn client_is_gone(request: &mut Request<'_>) {
+    request.log_error(
+        Level::Info,
+        format_args!(
+            "epoll_wait() reported that client prematurely closed connection, so upstream connection is closed too"
+        ),
+    );
+    request.action = "";
 }
 
 /// What became of one peer that was asked, for `$upstream_*`.

@@ -14,9 +14,10 @@ use crate::Request;
 use balance::Attempt;
 use net::connect::Probes;
 use net::sockopt::set_probes;
-use net::stream::{ReadError, Stream};
+use net::stream::Stream;
 use net::timer::Deadline;
 use std::os::fd::AsFd;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// A SYN that is lost is sent again after one second; this leaves time for an answer to the second.
@@ -39,6 +40,10 @@ pub(super) struct Patience<'a> {
     /// `proxy_socket_keepalive`: probes are sent anyway.
     keepalive: bool,
     probing: bool,
+    /// Since when an answer is awaited, where silence counts.
+    asked_ms: Option<u64>,
+    /// When to look at the host next.
+    look: Deadline,
 }
 
 impl<'a> Patience<'a> {
@@ -53,6 +58,8 @@ impl<'a> Patience<'a> {
             may_send_again: may_pass_on && repeatable && !asking.streaming,
             keepalive: settings.socket_keepalive.0,
             probing: false,
+            asked_ms: None,
+            look: Deadline::NONE,
         }
     }
 
@@ -63,31 +70,28 @@ impl<'a> Patience<'a> {
         if elsewhere { limit.min(Deadline::after(CONNECT_MAX)) } else { limit }
     }
 
-    /// Reads what comes of the response; `TimedOut` after `limit`, or when the host is found silent.
-    pub(super) async fn read_into(
-        &mut self,
-        stream: &mut Stream,
-        input: &mut Vec<u8>,
-        bytes_max: usize,
-        limit: Duration,
-    ) -> Result<usize, ReadError> {
-        let limit = Deadline::after(limit);
-        if !self.may_send_again {
-            return stream.read_into(input, bytes_max, limit).await;
+    /// The whole request was sent: from here on an answer is awaited.
+    pub(super) fn begin_waiting(&mut self) {
+        if self.may_send_again && self.asked_ms.is_none() {
+            self.asked_ms = Some(net::clock::now_ms());
+            self.look = Deadline::after(FIRST_LOOK);
         }
-        let asked_ms = net::clock::now_ms();
-        let mut look = FIRST_LOOK;
+    }
+
+    /// Ready after `limit`, or when the host is found silent.
+    pub(super) fn poll_exhausted(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        limit: Deadline,
+    ) -> Poll<()> {
+        let Some(asked_ms) = self.asked_ms else { return stream.poll_expired(cx, limit) };
         loop {
-            let read = stream.read_into(input, bytes_max, limit.min(Deadline::after(look))).await;
-            match read {
-                Err(ReadError::TimedOut) if !limit.has_passed() && !self.is_gone(stream, asked_ms) => {
-                    look = NEXT_LOOK
-                }
-                read => {
-                    self.stop_probing(stream);
-                    return read;
-                }
+            ready!(stream.poll_expired(cx, limit.min(self.look)));
+            if limit.has_passed() || self.is_gone(stream, asked_ms) {
+                return Poll::Ready(());
             }
+            self.look = Deadline::after(NEXT_LOOK);
         }
     }
 
@@ -103,7 +107,8 @@ impl<'a> Patience<'a> {
         silent_ms >= SILENCE_MAX_MS && self.attempt.has_alternative(now_ms)
     }
 
-    fn stop_probing(&mut self, stream: &Stream) {
+    /// The wait is over.
+    pub(super) fn stop_probing(&mut self, stream: &Stream) {
         if std::mem::replace(&mut self.probing, false) && !self.keepalive {
             // A connection on which the option stays on is only watched a little better.
             let _ = set_probes(stream.as_fd(), false, None);

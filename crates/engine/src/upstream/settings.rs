@@ -66,6 +66,8 @@ pub struct Settings {
     pub limit_rate: Inherit<Option<Template>>,
     /// Serve ranges whatever the upstream says.
     pub force_ranges: Inherit<Flag>,
+    /// Pass the trailers of the response.
+    pub pass_trailers: Inherit<Flag>,
     /// Pass the client's headers.
     pub pass_request_headers: Inherit<Flag>,
     /// Pass the client's body.
@@ -399,6 +401,12 @@ pub static ROWS: &[Directive] = &[
         default: "off",
         set: field!(Settings.force_ranges),
         doc: "Whether ranges are served whatever the upstream says.",
+    },
+    Directive {
+        name: "pass_trailers",
+        default: "off",
+        set: field!(Settings.pass_trailers),
+        doc: "Whether trailers of the response are passed on.",
     },
     Directive {
         name: "pass_request_headers",

@@ -401,6 +401,10 @@ impl Protocol for Pass {
         false
     }
 
+    fn temporary_folder(&self) -> &'static str {
+        "proxy_temp"
+    }
+
     fn hides(&self, name: &[u8]) -> bool {
         self.hidden.iter().any(|hidden| hidden == name)
     }
