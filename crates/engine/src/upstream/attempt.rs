@@ -13,7 +13,7 @@ use crate::race::{First, race};
 use crate::{Request, body};
 use balance::{Attempt, Key, Outcome, PeerIndex, Timings};
 use conf::Level;
-use http::{Method, ResponseHead, Status};
+use http::{Method, ResponseFraming, ResponseHead, Status};
 use net::address::Address;
 use net::connect::ConnectOptions;
 use net::errno::Errno;
@@ -262,7 +262,12 @@ async fn exchange(
         return Err(Failure::of(reason, status, outcome, true));
     }
     let keep = head.keep_alive(request.method) && answered.request_sent;
-    let incoming = Incoming::new(connection, head.framing(request.method), keep);
+    // After an upgrade everything is the other protocol's.
+    let framing = match status {
+        Status::SWITCHING_PROTOCOLS => ResponseFraming::UntilClose,
+        _ => head.framing(request.method),
+    };
+    let incoming = Incoming::new(connection, framing, keep);
     let keeper = Keeper { owner, address, settings: asking.upstream.keepalive.clone() };
     let folder = temporary_folder(request, call);
     let body = UpstreamBody::new(incoming, answered.beyond, keeper, call, folder, asked_ms);

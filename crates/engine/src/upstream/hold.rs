@@ -9,7 +9,6 @@
 
 use super::Settings;
 use super::incoming::{Cut, Incoming};
-use net::errno::Errno;
 use net::file::FileError;
 use net::file::temporary::{Keep, TemporaryFile, TemporaryFolder};
 use std::io::IoSlice;
@@ -145,13 +144,7 @@ impl Hold {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         if self.file.is_none() {
-            let made = match self.folder.create(Keep::No) {
-                Err(error) if error.errno == Errno::NOENT => {
-                    self.folder.prepare(None)?;
-                    self.folder.create(Keep::No)?
-                }
-                made => made?,
-            };
+            let made = self.folder.create(Keep::No)?;
             self.event = Some(HoldEvent::Spilled(made.path().to_vec()));
             self.file = Some(made);
         }

@@ -110,7 +110,8 @@ impl TemporaryFolder {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let open = || openat(CWD, path, flags, Mode::RUSR | Mode::WUSR).map(File::from);
         match open() {
-            Err(Errno::NOENT) if self.levels[0] > 0 => {
+            Err(Errno::NOENT) => {
+                self.prepare(None)?;
                 self.make_levels(path)?;
                 open().map_err(FileError::of("open()"))
             }
