@@ -65,6 +65,9 @@ impl Process {
     }
 }
 
+/// An upstream and the moment its addresses end, monotonic milliseconds.
+type Dynamic = (Arc<Upstream>, u64);
+
 /// One worker thread.
 pub struct Thread {
     /// What all threads share.
@@ -86,7 +89,7 @@ pub struct Thread {
     changed: Notify,
     open_files: RefCell<HashMap<(usize, u64), Rc<FileCache>>>,
     /// Upstreams for hosts that variables named, with the moment their addresses end.
-    dynamic: RefCell<HashMap<(BString, u16), (Arc<Upstream>, u64)>>,
+    dynamic: RefCell<HashMap<(BString, u16), Dynamic>>,
     resolvers: RefCell<HashMap<usize, Rc<Resolver>>>,
 }
 

@@ -517,7 +517,7 @@ pub static CORE: &[Variable] = &[
     Variable::plain("request_body", request_body, "The request's body, when it is in memory."),
     Variable::plain(
         "request_body_file",
-        |r, o| some(o, r.body.file.as_ref().map(|file| file.path().as_ref())),
+        |r, o| some(o, r.body.file.as_ref().map(|file| file.path())),
         "The file with the request's body.",
     ),
     Variable::plain(

@@ -282,8 +282,11 @@ fn addresses(text: &[u8]) -> Result<Vec<Address>, &'static str> {
     Ok(all)
 }
 
+/// The text of a host and of a port, as far as they were given.
+type HostAndPort<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
 /// Host and port text; a bare number is a port.
-fn split_host(text: &[u8]) -> Result<(Option<&[u8]>, Option<&[u8]>), &'static str> {
+fn split_host(text: &[u8]) -> Result<HostAndPort<'_>, &'static str> {
     if let Some(rest) = text.strip_prefix(b"[") {
         let end = rest.find_byte(b']').ok_or("invalid host")?;
         return match &rest[end + 1..] {
