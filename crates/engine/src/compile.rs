@@ -9,7 +9,7 @@ use crate::log::Logs;
 use crate::module::{Build, Installer, Module};
 use crate::plan::{Alias, Plan, PlanId, Site, SiteId, Snapshot};
 use crate::variables::{Registry as VariableRegistry, Unknown};
-use bstr::{BStr, BString, ByteSlice};
+use bstr::BString;
 use conf::{Diagnostic, Parsed, SourceMap, Span};
 use schema::bind::{Cells, ModuleCells, Rows};
 use schema::{Places, Problem, Registry};
@@ -257,7 +257,7 @@ impl Compiler<'_> {
             ));
         }
         for line in &lines {
-            listens.add(line, id, names, &mut self.build.diagnostics);
+            listens.add(line, id, names);
         }
         let name = name.strip_prefix(b".").map_or(name.clone(), BString::from);
         self.sites.push(Site { id, name, plan, named, core });
@@ -361,13 +361,7 @@ impl Compiler<'_> {
         named: &mut HashMap<Vec<u8>, PlanId>,
     ) {
         let Some(matcher) = self.build.matchers.get(&cells.open).cloned() else { return };
-        let outer_matcher = self.build.matchers.get(&outer.open).cloned();
-        let Plan { name: outer_name, alias, .. } = &self.plans[outer_plan.0 as usize];
-        if let (Places::LOCATION, Some(outer_matcher)) = (outer.place, &outer_matcher)
-            && let Err(problem) = may_be_inside(&matcher, outer_matcher, outer_name.as_ref())
-        {
-            return self.problem(&problem, cells.open);
-        }
+        let Plan { alias, .. } = &self.plans[outer_plan.0 as usize];
         let kind = PlanKind {
             name: matcher.name().to_owned(),
             nameless: matches!(matcher, Matcher::Regex { .. } | Matcher::Named(_)),
@@ -426,22 +420,4 @@ fn alias(core: &Core, outer: Option<&Cells>, kind: &PlanKind) -> Alias {
         },
         _ => Alias::None,
     }
-}
-
-/// nginx's rules for locations inside locations.
-fn may_be_inside(inner: &Matcher, outer: &Matcher, outer_name: &BStr) -> Result<(), Problem> {
-    let name = inner.name();
-    let message = match (inner, outer) {
-        (_, Matcher::Exact(_)) => {
-            format!("location \"{name}\" cannot be inside the exact location \"{outer_name}\"")
-        }
-        (_, Matcher::Named(_)) => {
-            format!("location \"{name}\" cannot be inside the named location \"{outer_name}\"")
-        }
-        (Matcher::Named(_), _) => format!("named location \"{name}\" can be on the server level only"),
-        (Matcher::Regex { .. }, _) => return Ok(()),
-        _ if name.starts_with(outer_name.as_bytes()) => return Ok(()),
-        _ => format!("location \"{name}\" is outside location \"{outer_name}\""),
-    };
-    Err(Problem::new(message))
 }

@@ -181,6 +181,8 @@ pub struct Build {
     pub files: Arc<dyn conf::Files + Send + Sync>,
     /// Directives accepted without effect, by name.
     pub idle: Vec<BString>,
+    /// The blocks around the directive that is read now, by where they open, the innermost last.
+    pub blocks: Vec<Span>,
     /// How locations are found, by where their blocks open.
     pub matchers: HashMap<Span, crate::core::Matcher>,
     /// State of modules that lives across blocks, by the module's own type.
@@ -205,6 +207,7 @@ impl Build {
             logs: crate::log::Logs::default(),
             files,
             idle: Vec::new(),
+            blocks: Vec::new(),
             matchers: HashMap::new(),
             shared: HashMap::new(),
         }
@@ -314,6 +317,14 @@ impl Services for Build {
 
     fn reads(&mut self, node: &Node) {
         self.variables.place = Some((node.name.span, node.end));
+    }
+
+    fn enters(&mut self, node: &Node) {
+        self.blocks.push(node.end);
+    }
+
+    fn leaves(&mut self) {
+        self.blocks.pop();
     }
 
     fn unbuilt(&mut self, node: &Node) {

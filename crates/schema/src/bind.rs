@@ -22,6 +22,10 @@ pub trait Services {
     fn refuse(&mut self, problem: Problem, node: &Node);
     /// This directive is read from here on.
     fn reads(&mut self, node: &Node);
+    /// What is read from here on stands in the block of this directive.
+    fn enters(&mut self, node: &Node);
+    /// The innermost block ends.
+    fn leaves(&mut self);
     /// A directive that is known but not built; it was reported.
     fn unbuilt(&mut self, node: &Node);
     /// A directive that was accepted though there is nothing to tune here.
@@ -207,7 +211,9 @@ fn bind_node(
         // What stands inside is looked at all the same, for people who want to know everything at once.
         if let (Some(place), Some(block)) = (known.opens(into.place), &node.block) {
             let mut inner = Cells::new(registry, place, Some(node), block.close);
+            services.enters(node);
             bind_nodes(&block.nodes, &mut inner, registry, services, report);
+            services.leaves();
         }
         return Ok(());
     };
@@ -221,7 +227,9 @@ fn bind_node(
         && let Some(block) = &node.block
     {
         let mut inner = Cells::new(registry, place, Some(node), block.close);
+        services.enters(node);
         bind_nodes(&block.nodes, &mut inner, registry, services, report);
+        services.leaves();
         into.children.push(inner);
     }
     Ok(())

@@ -30,6 +30,8 @@ pub struct ListenLine {
     pub ssl: bool,
     /// `http2`.
     pub http2: bool,
+    /// `quic`: datagrams rather than streams.
+    pub quic: bool,
     /// Where the line's end stands, for messages about it.
     pub span: Span,
 }
@@ -38,41 +40,22 @@ pub struct ListenLine {
 #[derive(Default)]
 pub struct Table {
     listens: Vec<Listen>,
-    explicit_default: Vec<bool>,
-    options_given: Vec<bool>,
     names: Vec<Vec<(SiteId, ServerName)>>,
 }
 
 impl Table {
-    /// Adds a server to the addresses of one of its `listen` lines.
-    pub fn add(
-        &mut self,
-        line: &ListenLine,
-        site: SiteId,
-        names: &[ServerName],
-        report: &mut Vec<Diagnostic>,
-    ) {
+    /// Adds a server to the addresses of one of its `listen` lines; what lines may not say together was found by
+    /// [`Claims`].
+    pub fn add(&mut self, line: &ListenLine, site: SiteId, names: &[ServerName]) {
         for address in &line.addresses {
             let at = self.listens.iter().position(|listen| listen.address == *address);
             let at = at.unwrap_or_else(|| self.insert(address, line, site));
             let listen = &mut self.listens[at];
             if line.options_given {
-                if std::mem::replace(&mut self.options_given[at], true) {
-                    let text = format!("duplicate listen options for {address}");
-                    report.push(Diagnostic::emerg("listen", text).at(line.span));
-                }
                 listen.options = ListenOptions { address: address.clone(), ..line.options.clone() };
             }
             if line.default_server {
-                if std::mem::replace(&mut self.explicit_default[at], true) {
-                    let text = format!("a duplicate default server for {address}");
-                    report.push(Diagnostic::emerg("listen", text).at(line.span));
-                }
                 listen.default_site = site;
-            }
-            if self.names[at].iter().any(|(known, _)| *known == site) {
-                let text = format!("a duplicate listen {address}");
-                report.push(Diagnostic::emerg("listen", text).at(line.span));
             }
             listen.proxy_protocol |= line.proxy_protocol;
             listen.ssl |= line.ssl;
@@ -94,8 +77,6 @@ impl Table {
             names: HostTableBuilder::new().build(),
             regexes: Vec::new(),
         });
-        self.explicit_default.push(false);
-        self.options_given.push(false);
         self.names.push(Vec::new());
         self.listens.len() - 1
     }
@@ -129,6 +110,98 @@ impl Table {
     }
 }
 
+/// Who said what about which address while the configuration is read: lines of different servers must agree.
+#[derive(Default)]
+struct Claims(Vec<Claim>);
+
+struct Claim {
+    address: Address,
+    quic: bool,
+    options_given: bool,
+    default_server: bool,
+    /// The servers on it, by where their blocks open.
+    servers: Vec<Span>,
+    /// The protocols of all lines together, of the last line, and whether lines differed: see [`Claim::protocols`].
+    all: Protocols,
+    last: Option<Protocols>,
+    changed: bool,
+}
+
+/// `proxy_protocol`, `ssl` and `http2` of a line, one bit each.
+type Protocols = u8;
+
+impl Build {
+    /// Notes a line's addresses.
+    fn claim(&mut self, line: &ListenLine, node: &Node) -> Result<(), Problem> {
+        let server = self.blocks.last().copied().unwrap_or(node.end);
+        for address in &line.addresses {
+            let claims = self.shared::<Claims>();
+            let warning = claims.add(address, line, server).map_err(Problem::new)?;
+            if let Some(text) = warning {
+                self.warn(Problem::new(text), node);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Claims {
+    /// Adds one address of a line; gives a warning. The order of the checks is that of `ngx_http_add_addresses`.
+    fn add(&mut self, address: &Address, line: &ListenLine, server: Span) -> Result<Option<String>, String> {
+        let protocols = u8::from(line.proxy_protocol) | u8::from(line.ssl) << 1 | u8::from(line.http2) << 2;
+        let known = self.0.iter_mut().find(|claim| claim.address == *address && claim.quic == line.quic);
+        let Some(claim) = known else {
+            self.0.push(Claim {
+                address: address.clone(),
+                quic: line.quic,
+                options_given: line.options_given,
+                default_server: line.default_server,
+                servers: vec![server],
+                all: protocols,
+                last: None,
+                changed: false,
+            });
+            return Ok(None);
+        };
+        if claim.servers.contains(&server) {
+            return Err(format!("a duplicate listen {address}"));
+        }
+        claim.servers.push(server);
+        if line.options_given && claim.options_given {
+            return Err(format!("duplicate listen options for {address}"));
+        }
+        if line.default_server && claim.default_server {
+            return Err(format!("a duplicate default server for {address}"));
+        }
+        claim.default_server |= line.default_server;
+        let redefined = claim.protocols(protocols, line.options_given);
+        claim.options_given |= line.options_given;
+        Ok(redefined.then(|| format!("protocol options redefined for {address}")))
+    }
+}
+
+impl Claim {
+    /// Takes the protocols of another line. True where nginx warns: a line adds or removes protocols after others
+    /// have done so, or against a line that set socket options.
+    fn protocols(&mut self, protocols: Protocols, options_given: bool) -> bool {
+        let before = self.all;
+        let differs = self.last.is_some_and(|last| last != protocols);
+        self.all |= protocols;
+        let (kept, redefined) = if protocols & !before != 0 {
+            let mixed = before & !protocols != 0;
+            (before, self.options_given && !options_given || self.changed || mixed)
+        } else if before & !protocols != 0 {
+            (protocols, options_given || differs)
+        } else {
+            self.last = Some(protocols);
+            return options_given && self.changed || differs;
+        };
+        self.last = Some(kept);
+        self.changed = true;
+        redefined
+    }
+}
+
 impl ListenLine {
     /// What a server without a `listen` line listens on.
     pub fn default_line(span: Span, port: u16) -> ListenLine {
@@ -141,6 +214,7 @@ impl ListenLine {
             proxy_protocol: false,
             ssl: false,
             http2: false,
+            quic: false,
             span,
         }
     }
@@ -158,7 +232,29 @@ impl ListenLine {
         for parameter in &node.args[1..] {
             line.parameter(parameter, node, build)?;
         }
+        if let Some(other) = line.quic.then(|| line.beside_quic(node)).flatten() {
+            let text = format!("\"{other}\" parameter is incompatible with \"quic\"");
+            return Err(Problem::directive(&node.name, &text).on(word));
+        }
+        build.claim(&line, node)?;
         Ok(line)
+    }
+
+    /// The first parameter, in the order nginx looks for them, that makes no sense for datagrams.
+    fn beside_quic(&self, node: &Node) -> Option<&'static str> {
+        let given = |name: &str| node.args.iter().any(|word| word.text.starts_with(name.as_bytes()));
+        let keepalive = self.options.keepalive.is_some();
+        let found = [
+            ("fastopen", self.options.fastopen.is_some()),
+            ("backlog", given("backlog=")),
+            ("deferred", self.options.deferred),
+            ("multipath", self.options.multipath),
+            ("ssl", self.ssl),
+            ("http2", self.http2),
+            ("so_keepalive", keepalive),
+            ("proxy_protocol", self.proxy_protocol),
+        ];
+        found.into_iter().find_map(|(name, is_given)| is_given.then_some(name))
     }
 
     fn parameter(&mut self, word: &Word, node: &Node, build: &mut Build) -> Result<(), Problem> {
@@ -168,7 +264,10 @@ impl ListenLine {
         match (name, value) {
             (b"default_server" | b"default", None) => self.default_server = true,
             (b"proxy_protocol", None) => self.proxy_protocol = true,
-            (b"ssl", None) => build.refuse(Problem::unbuilt("the \"ssl\" parameter").on(word), node),
+            (b"ssl", None) => {
+                build.refuse(Problem::unbuilt("the \"ssl\" parameter").on(word), node);
+                self.ssl = true;
+            }
             (b"http2", None) => {
                 let text =
                     "the \"listen ... http2\" directive is deprecated, use the \"http2\" directive instead";
@@ -176,7 +275,8 @@ impl ListenLine {
                 self.http2 = true;
             }
             (b"quic", None) => {
-                return Err(Problem::new("the \"quic\" parameter requires ngx_http_v3_module").on(word));
+                build.refuse(Problem::unbuilt("the \"quic\" parameter").on(word), node);
+                self.quic = true;
             }
             _ => {
                 self.socket_option(name, value, word, &invalid)?;

@@ -132,8 +132,30 @@ pub struct Root {
 fn location(_core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> {
     // The matcher belongs to the block this directive opens; the compiler asks for it by the block's place.
     let matcher = Matcher::parse(&node.args, build)?;
+    let outer = build.blocks.last().and_then(|outer| build.matchers.get(outer));
+    if let Some(Err(problem)) = outer.map(|outer| may_be_inside(&matcher, outer)) {
+        schema::Services::refuse(build, problem, node);
+    }
     build.matchers.insert(node.end, matcher);
     Ok(())
+}
+
+/// nginx's rules for locations inside locations.
+fn may_be_inside(inner: &Matcher, outer: &Matcher) -> Result<(), Problem> {
+    let (name, outer_name) = (inner.name(), outer.name());
+    let message = match (inner, outer) {
+        (_, Matcher::Exact(_)) => {
+            format!("location \"{name}\" cannot be inside the exact location \"{outer_name}\"")
+        }
+        (_, Matcher::Named(_)) => {
+            format!("location \"{name}\" cannot be inside the named location \"{outer_name}\"")
+        }
+        (Matcher::Named(_), _) => format!("named location \"{name}\" can be on the server level only"),
+        (Matcher::Regex { .. }, _) => return Ok(()),
+        _ if name.starts_with(outer_name.as_bytes()) => return Ok(()),
+        _ => format!("location \"{name}\" is outside location \"{outer_name}\""),
+    };
+    Err(Problem::new(message))
 }
 
 fn limit_except(_core: &mut Core, node: &Node, _build: &mut Build) -> Result<(), Problem> {
