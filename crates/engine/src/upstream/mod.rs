@@ -113,9 +113,18 @@ impl Upstream {
 
     /// Takes over the state of the same upstream of an earlier configuration.
     pub fn carry_from(&self, earlier: &Upstream) {
+        let known = earlier.servers();
+        let mut servers = self.servers();
+        // A name server that is silent for the moment does not take away what was known.
+        for server in servers.iter_mut().filter(|server| server.name.is_some() && server.addresses.is_empty()) {
+            if let Some(before) = known.iter().find(|before| before.name == server.name) {
+                server.addresses.clone_from(&before.addresses);
+            }
+        }
         let old = earlier.peers();
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        *peers = Arc::new(Peers::of(&self.servers(), self.method, Some(&old.group)));
+        *peers = Arc::new(Peers::of(&servers, self.method, Some(&old.group)));
+        *self.servers.write().unwrap_or_else(PoisonError::into_inner) = servers;
     }
 }
 
