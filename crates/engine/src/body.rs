@@ -44,7 +44,7 @@ async fn read(request: &mut Request<'_>, driver: &mut Driver) -> Result<(), Body
         }
         request.body.received += count as u64;
         request.received_bytes += count as u64;
-        check_size(request, core.client_max_body_size.0)?;
+        check_size(request, core.client_max_body_size.0, count as u64)?;
         if request.body.memory.len() > buffer_bytes || always_file {
             spill(request, &core)?;
         }
@@ -56,16 +56,17 @@ async fn read(request: &mut Request<'_>, driver: &mut Driver) -> Result<(), Body
     Ok(())
 }
 
-/// Is what came still within `client_max_body_size`? Bodies with a length were checked before.
+/// Is what came still within `client_max_body_size`? `new_bytes` of it came last. Bodies with a length were
+/// checked before.
 ///
 /// # Errors
 /// It is not.
-pub fn check_size(request: &Request<'_>, limit: u64) -> Result<(), BodyError> {
+pub fn check_size(request: &Request<'_>, limit: u64, new_bytes: u64) -> Result<(), BodyError> {
     if limit > 0 && request.body.received > limit {
-        let received = request.body.received;
+        let before = request.body.received - new_bytes;
         request.log_error(
             Level::Error,
-            format_args!("client intended to send too large chunked body: {received} bytes"),
+            format_args!("client intended to send too large chunked body: {before}+{new_bytes} bytes"),
         );
         return Err(BodyError::TooLarge);
     }
@@ -122,7 +123,7 @@ pub fn explain(request: &mut Request<'_>, error: BodyError) {
             request.log_error(Level::Info, format_args!("client timed out (110: Connection timed out)"));
         }
         BodyError::Malformed => {
-            request.log_error(Level::Info, format_args!("client sent invalid chunked body"));
+            request.log_error(Level::Error, format_args!("client sent invalid chunked body"));
         }
         BodyError::TooLarge | BodyError::Storage => {}
     }

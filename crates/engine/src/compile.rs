@@ -48,6 +48,8 @@ pub struct Compiled {
     pub diagnostics: Vec<Diagnostic>,
     /// The texts, for rendering the diagnostics and for `-T`.
     pub sources: SourceMap,
+    /// Folders for temporary files, and whether the configuration names them itself.
+    pub folders: Vec<(crate::core::values::TempPath, bool)>,
     /// Directives accepted though there is nothing to tune here.
     pub idle: Vec<BString>,
 }
@@ -122,6 +124,7 @@ pub fn compile(
         logs: build.logs,
         diagnostics,
         sources: parsed.tree.sources,
+        folders: build.folders,
         idle: build.idle,
     }
 }

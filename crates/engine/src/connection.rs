@@ -112,19 +112,25 @@ async fn connection(thread: Rc<Thread>, mut stream: Stream, listen: Address) {
         let deadline = Deadline::after(Duration::from_millis(core.client_header_timeout.0));
         match read_proxy_protocol(&mut h1, deadline).await {
             Some(header) => facts.proxy_protocol = Some(header),
-            None => {
-                thread.log(
-                    &snapshot,
-                    Level::Error,
-                    Some(facts.number),
-                    format_args!("broken header while reading PROXY protocol, client: {}", facts.peer),
-                );
-                return;
-            }
+            None => return broken_proxy_protocol(&thread, &snapshot, &facts, h1.pending()),
         }
     }
     drop(snapshot);
     requests(&thread, &facts, h1).await;
+}
+
+/// Writes down that a connection ends because its PROXY protocol header is wrong; one that sent nothing is silent.
+fn broken_proxy_protocol(thread: &Thread, snapshot: &Snapshot, facts: &Facts, sent: &[u8]) {
+    if sent.is_empty() {
+        return;
+    }
+    let end = memchr::memchr2(b'\r', b'\n', sent).unwrap_or(sent.len());
+    let line = bstr::BStr::new(&sent[..end]);
+    let (peer, listen) = (&facts.peer, &facts.listen);
+    let text = format_args!(
+        "broken header: \"{line}\" while reading PROXY protocol, client: {peer}, server: {listen}"
+    );
+    thread.log(snapshot, Level::Error, Some(facts.number), text);
 }
 
 async fn read_proxy_protocol(h1: &mut H1, deadline: Deadline) -> Option<ProxyProtocol> {

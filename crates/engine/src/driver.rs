@@ -115,6 +115,15 @@ impl Driver {
         matches!(self, Driver::H1(h1) if h1.continue_is_owed() && h1.pending().is_empty())
     }
 
+    /// Tells a client that waits for it to send its body; leaves with the head or [`Driver::flush`].
+    pub fn send_continue(&mut self) {
+        if let Driver::H1(h1) = self
+            && std::mem::take(&mut h1.continue_owed)
+        {
+            h1.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+    }
+
     /// Appends the next bytes of the request's body; 0 at its end.
     ///
     /// # Errors

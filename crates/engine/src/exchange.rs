@@ -83,13 +83,10 @@ async fn answer(request: &mut Request<'_>, driver: &mut Driver, mut first: Optio
                 return respond::respond(request, driver, reply).await;
             }
         };
-        entry = match enter(request, redirect) {
-            Ok(entry) => entry,
-            Err(status) => {
-                first = Some(Flow::Deny(status));
-                continue;
-            }
-        };
+        match enter(request, redirect) {
+            Ok(next) => entry = next,
+            Err(status) => first = Some(Flow::Deny(status)),
+        }
     }
 }
 

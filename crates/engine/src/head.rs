@@ -22,7 +22,7 @@ pub enum Outgoing {
 
 /// Writes the head.
 pub fn encode(request: &mut Request<'_>, framing: Outgoing, out: &mut Vec<u8>) {
-    if request.head.version < http::Version::HTTP_10 {
+    if request.is_http_09() {
         // HTTP/0.9 knows bodies only.
         return;
     }

@@ -179,6 +179,8 @@ pub struct Build {
     pub logs: crate::log::Logs,
     /// Files that directives other than `include` read, for `-T`.
     pub files: Arc<dyn conf::Files + Send + Sync>,
+    /// Folders for temporary files, and whether the configuration names them itself.
+    pub folders: Vec<(crate::core::values::TempPath, bool)>,
     /// Directives accepted without effect, by name.
     pub idle: Vec<BString>,
     /// The blocks around the directive that is read now, by where they open, the innermost last.
@@ -208,6 +210,7 @@ impl Build {
             files,
             idle: Vec::new(),
             blocks: Vec::new(),
+            folders: Vec::new(),
             matchers: HashMap::new(),
             shared: HashMap::new(),
         }
@@ -239,6 +242,14 @@ impl Build {
     /// The name belongs to a variable that cannot be changed.
     pub fn define(&mut self, name: &[u8], computed: Arc<dyn Computed>) -> Result<VariableId, Problem> {
         self.variables.define(name, Definition::Computed(computed))
+    }
+
+    /// Notes a folder for temporary files, to be made before anything is served.
+    pub fn keep_folder(&mut self, folder: &crate::core::values::TempPath, is_named: bool) {
+        match self.folders.iter_mut().find(|(known, _)| known.path == folder.path) {
+            Some((_, named)) => *named |= is_named,
+            None => self.folders.push((folder.clone(), is_named)),
+        }
     }
 
     /// The group of this name.

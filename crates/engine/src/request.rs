@@ -470,7 +470,11 @@ impl<'s> Request<'s> {
     /// Sets `Content-Type` from the URI's extension and the location's types.
     pub fn content_type_by_extension(&mut self) {
         let core = &self.plan.core;
-        let found = core.types.as_ref().and_then(|types| types.of(self.extension()));
+        let extension = self.extension();
+        let found = match &*core.types {
+            Some(types) => types.of(extension).map(|kind| &kind[..]),
+            None => None,
+        };
         let kind = found.unwrap_or(&core.default_type);
         self.response.content_type.clear();
         self.response.content_type.extend_from_slice(kind);
@@ -515,6 +519,20 @@ impl<'s> Request<'s> {
         };
         path.extend_from_slice(&self.uri[skip..]);
         Ok(MappedPath { path, root_bytes })
+    }
+
+    /// The status as variables show it: before the answer leaves, the one an error page will keep.
+    pub fn shown_status(&self) -> Status {
+        match self.status_override {
+            Some(kept) => kept,
+            None if self.response.status.0 == 0 && self.is_http_09() => Status(9),
+            None => self.response.status,
+        }
+    }
+
+    /// Is it a request of HTTP/0.9, whose answer has no head?
+    pub fn is_http_09(&self) -> bool {
+        self.head.version < http::Version::HTTP_10 && self.head.is_past_request_line()
     }
 
     /// The scheme the client uses.

@@ -52,7 +52,7 @@ fn is_bodiless(request: &Request<'_>) -> bool {
 }
 
 /// What is left to say of the head once the status is known.
-fn settle_head(request: &mut Request<'_>, driver: &Driver) {
+fn settle_head(request: &mut Request<'_>, driver: &mut Driver) {
     let response = &mut request.response;
     match response.status {
         Status::NO_CONTENT => {
@@ -62,9 +62,14 @@ fn settle_head(request: &mut Request<'_>, driver: &Driver) {
         Status::OK | Status::PARTIAL_CONTENT | Status::NOT_MODIFIED => {}
         _ => response.last_modified = None,
     }
-    // Whether the client will still send the body it asked about, nobody knows: the connection ends.
+    // A body that nobody has asked for is read and dropped. When the answer refuses the request, nobody knows whether
+    // the client will send its body at all: then the connection ends.
     if driver.continue_is_owed() {
-        request.keep_alive = false;
+        if request.response.status.0 < 300 {
+            driver.send_continue();
+        } else {
+            request.keep_alive = false;
+        }
     }
     if request.thread.is_stopping() && request.plan.core.keepalive_min_timeout.0 == 0 {
         request.keep_alive = false;

@@ -219,6 +219,15 @@ fn print(out: &mut Vec<u8>, value: std::fmt::Arguments<'_>) -> bool {
     out.write_fmt(value).is_ok()
 }
 
+/// Appends the port of an address; those of the file system have none.
+fn port(out: &mut Vec<u8>, address: &net::address::Address) -> bool {
+    port_number(out, address.port())
+}
+
+fn port_number(out: &mut Vec<u8>, port: u16) -> bool {
+    port == 0 || print(out, format_args!("{port}"))
+}
+
 /// Appends a text if there is one.
 fn some(out: &mut Vec<u8>, text: Option<&[u8]>) -> bool {
     text.is_some_and(|text| put(out, text))
@@ -423,7 +432,7 @@ pub static CORE: &[Variable] = &[
     ),
     Variable::plain(
         "server_port",
-        |r, o| print(o, format_args!("{}", r.connection.local_address().port())),
+        |r, o| port(o, r.connection.local_address()),
         "The port the request came to.",
     ),
     Variable::plain("server_protocol", |r, o| put(o, r.head.version.name()), "The protocol of the request."),
@@ -447,14 +456,7 @@ pub static CORE: &[Variable] = &[
         },
         "The client's address.",
     ),
-    Variable::plain(
-        "remote_port",
-        |r, o| match r.client_address().port() {
-            0 => true,
-            port => print(o, format_args!("{port}")),
-        },
-        "The client's port.",
-    ),
+    Variable::plain("remote_port", |r, o| port(o, r.client_address()), "The client's port."),
     Variable::plain("binary_remote_addr", binary_address, "The client's address in binary."),
     Variable::plain(
         "remote_user",
@@ -468,12 +470,7 @@ pub static CORE: &[Variable] = &[
     ),
     Variable::plain(
         "proxy_protocol_port",
-        |r, o| {
-            r.connection
-                .proxy_protocol
-                .as_ref()
-                .is_some_and(|h| print(o, format_args!("{}", h.source.port())))
-        },
+        |r, o| r.connection.proxy_protocol.as_ref().is_some_and(|h| port_number(o, h.source.port())),
         "The client's port from the PROXY protocol.",
     ),
     Variable::plain(
@@ -488,12 +485,7 @@ pub static CORE: &[Variable] = &[
     ),
     Variable::plain(
         "proxy_protocol_server_port",
-        |r, o| {
-            r.connection
-                .proxy_protocol
-                .as_ref()
-                .is_some_and(|h| print(o, format_args!("{}", h.destination.port())))
-        },
+        |r, o| r.connection.proxy_protocol.as_ref().is_some_and(|h| port_number(o, h.destination.port())),
         "The server's port from the PROXY protocol.",
     ),
     Variable::prefix(
@@ -538,7 +530,7 @@ pub static CORE: &[Variable] = &[
     ),
     Variable::plain(
         "status",
-        |r, o| print(o, format_args!("{:03}", r.status_override.unwrap_or(r.response.status).0)),
+        |r, o| print(o, format_args!("{:03}", r.shown_status().0)),
         "The answer's status.",
     ),
     Variable::plain(

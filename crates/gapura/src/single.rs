@@ -3,7 +3,7 @@
 
 use crate::files::RecordedFiles;
 use crate::journal::{Journal, redirect_stderr};
-use crate::master::{Generation as Opened, Start, open_logs, signal_line, wanted_sockets};
+use crate::master::{Generation as Opened, Start, open_files, signal_line, wanted_sockets};
 use crate::service::{Generation, Progress, Service};
 use crate::site::{self, Role};
 use crate::worker::open_sinks;
@@ -129,7 +129,7 @@ impl Single {
             return None;
         }
         let emerg = |why: String| self.journal.write(Severity::Emerg, why);
-        let log_files = open_logs(&loaded.essentials, &self.logs).map_err(emerg).ok()?;
+        let log_files = open_files(&loaded.essentials, &self.logs).map_err(emerg).ok()?;
         let wanted = wanted_sockets(&loaded.essentials);
         let open = &self.listeners;
         let listeners = net::listen::open(&wanted, open, &mut self.journal.reporter()).ok()?;

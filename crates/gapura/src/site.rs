@@ -8,6 +8,7 @@ use engine::Snapshot;
 use engine::compile::{Compiled, Surroundings};
 use engine::core::main::WorkerProcesses;
 use engine::log;
+use net::file::temporary::TemporaryFolder;
 use net::listen::ListenOptions;
 use net::log::file::LogFiles;
 use net::log::syslog::{Parameters, Severity};
@@ -47,6 +48,8 @@ pub struct Essentials {
     pub listens: Vec<ListenOptions>,
     /// Every log file, in full.
     pub log_files: Vec<Vec<u8>>,
+    /// Folders for temporary files, and whether the configuration names them itself.
+    pub folders: Vec<(TemporaryFolder, bool)>,
 }
 
 /// One `error_log`.
@@ -210,6 +213,7 @@ fn essentials(compiled: &Compiled, layout: &Layout) -> Essentials {
             .map(|listen| listen.options.clone())
             .collect(),
         log_files,
+        folders: compiled.folders.iter().map(|(folder, is_named)| (folder.folder(), *is_named)).collect(),
     }
 }
 

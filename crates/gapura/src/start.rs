@@ -113,7 +113,7 @@ fn test(journal: &Journal, loaded: Option<&Loaded>, options: &Options, conf: &bs
     let tested = loaded.filter(|loaded| {
         let essentials = &loaded.essentials;
         let opened = pid_file::create(&essentials.pid, true)
-            .and_then(|()| crate::master::open_logs(essentials, &LogFiles::default()));
+            .and_then(|()| crate::master::open_files(essentials, &LogFiles::default()));
         let sockets = crate::master::wanted_sockets(essentials);
         match opened {
             Ok(_) => net::listen::test(&sockets, &mut journal.reporter()).is_ok(),
@@ -189,7 +189,7 @@ fn serve(
     title: Title,
 ) -> Option<ExitCode> {
     let logs = LogFiles::default();
-    let opened = crate::master::open_logs(&loaded.essentials, &logs);
+    let opened = crate::master::open_files(&loaded.essentials, &logs);
     let log_files = opened.map_err(|why| journal.write(Severity::Emerg, why)).ok()?;
     let wanted = crate::master::wanted_sockets(&loaded.essentials);
     let inherited = inherited.unwrap_or_default();

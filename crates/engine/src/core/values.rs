@@ -141,7 +141,12 @@ impl Value for TempPath {
         for (slot, word) in levels.iter_mut().zip(&node.args[1..]) {
             *slot = level(word)?;
         }
-        Ok(TempPath { path, levels })
+        let made = TempPath { path, levels };
+        if let Some(build) = services.any().downcast_mut::<crate::Build>() {
+            // The text of a default is parsed as a line of the directive `default`.
+            build.keep_folder(&made, node.name.text != "default");
+        }
+        Ok(made)
     }
 }
 

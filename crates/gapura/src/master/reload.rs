@@ -70,7 +70,7 @@ impl Master {
 
     /// Opens what is new, makes a worker serve it, and puts it in force. Returns what was in force.
     fn open_and_serve(&mut self, loaded: Loaded) -> Result<Generation, ()> {
-        let log_files = open_logs(&loaded.essentials, &self.logs)
+        let log_files = open_files(&loaded.essentials, &self.logs)
             .map_err(|why| self.journal.write(Severity::Emerg, why))?;
         let wanted = wanted_sockets(&loaded.essentials);
         let open = &self.generation.listeners;
@@ -198,8 +198,9 @@ pub fn wanted_sockets(essentials: &Essentials) -> Vec<net::listen::ListenOptions
         .collect()
 }
 
-/// Opens all log files of a configuration. The error is nginx's message.
-pub fn open_logs(essentials: &Essentials, logs: &LogFiles) -> Result<Vec<Arc<LogFile>>, String> {
+/// Opens all log files of a configuration, and makes its folders for temporary files. The error is nginx's message.
+pub fn open_files(essentials: &Essentials, logs: &LogFiles) -> Result<Vec<Arc<LogFile>>, String> {
+    make_folders(essentials)?;
     let open = |path: &Vec<u8>| {
         let why = |error: net::file::FileError| {
             format!("open() \"{}\" failed ({})", bstr::BStr::new(path), net::errno::ErrnoMessage(error.errno))
@@ -207,6 +208,22 @@ pub fn open_logs(essentials: &Essentials, logs: &LogFiles) -> Result<Vec<Arc<Log
         logs.open(path).map_err(why)
     };
     essentials.log_files.iter().map(open).collect()
+}
+
+/// Makes the folders that the worker writes to. Where nobody asked for one by name it may be missing: what needs it
+/// will say so.
+fn make_folders(essentials: &Essentials) -> Result<(), String> {
+    let owner = essentials.user.as_ref().map(|user| user.uid);
+    for (folder, is_named) in &essentials.folders {
+        match folder.prepare(owner) {
+            Err(error) if *is_named => {
+                let (path, errno) = (bstr::BStr::new(&folder.path), net::errno::ErrnoMessage(error.errno));
+                return Err(format!("{} \"{path}\" failed ({errno})", error.call));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What a running worker cannot change any more: who it is, its limits, its folder and environment, its threads.
