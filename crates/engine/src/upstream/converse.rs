@@ -339,7 +339,7 @@ impl Sending {
         request.body.received += count as u64;
         request.received_bytes += count as u64;
         let limit = request.plan.core.client_max_body_size.0;
-        check_size(request, limit).map_err(Fault::Client)?;
+        check_size(request, limit, count as u64).map_err(Fault::Client)?;
         match framing {
             BodyFraming::Chunked if count == 0 => {
                 http::chunked::last_chunk(&Fields::default(), &mut self.buffer);
