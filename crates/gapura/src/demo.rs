@@ -360,6 +360,7 @@ impl Demo {
             let program = env::current_exe().unwrap_or_else(|_| "gapura".into());
             let mut command = Command::new(program);
             command.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf")).args(["-s", "reload"]);
+            command.env(crate::start::SNIPPETS_VARIABLE, "1");
             let event = match command.stdin(Stdio::null()).output() {
                 Ok(output) => Event::Reloaded(
                     output.status.success(),

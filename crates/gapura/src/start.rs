@@ -91,16 +91,20 @@ fn private_pid() -> Vec<u8> {
     path.into_os_string().into_encoded_bytes()
 }
 
+/// Asks for the lines of the configuration beside each message where the standard error is no terminal, too.
+pub const SNIPPETS_VARIABLE: &str = "GAPURA_SNIPPETS";
+
 /// Says what there is to say about a configuration: everything in nginx's form, and on a terminal with the lines
 /// themselves. True where it can be served.
 fn tell(journal: &Journal, loaded: &Loaded, options: &Options) -> bool {
     let is_terminal = std::io::stderr().is_terminal();
     let color = is_terminal && std::env::var_os("NO_COLOR").is_none();
+    let with_snippets = is_terminal || std::env::var_os(SNIPPETS_VARIABLE).is_some();
     for (severity, line, snippet) in site::rendered(loaded, color) {
         if severity <= Severity::Warn || options.test {
             journal.write_rendered(severity, &line);
         }
-        if is_terminal && severity <= Severity::Warn {
+        if with_snippets && severity <= Severity::Warn {
             say(&snippet);
         }
     }

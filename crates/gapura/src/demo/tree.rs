@@ -93,9 +93,11 @@ impl Drop for Tree {
 }
 
 fn main_text(gateway: SocketAddr) -> String {
+    // Root's folder may be closed to the user a worker would become.
+    let user = if crate::site::is_root() { "user root;\n" } else { "" };
     format!(
         "{MARK} Change what you like, then press r in the demo.
-worker_processes 2;
+{user}worker_processes 2;
 pid logs/gapura.pid;
 error_log logs/error.log;
 
