@@ -4,6 +4,7 @@
 //! `nginx: [emerg] bind() to 0.0.0.0:80 failed (98: Address already in use)`.
 
 use crate::identity::{Identity, Layout};
+use crate::site::Essentials;
 use net::errno::{Errno, ErrnoMessage};
 use net::log::file::LogFile;
 use net::log::syslog::Severity;
@@ -146,8 +147,8 @@ fn standard_error() -> Option<File> {
 
 /// Puts the standard error into the first log file, so that what others write there (a panic, for one) is kept.
 /// Left alone where a log is to go to the standard error itself.
-pub fn redirect_stderr(journal: &Journal) {
-    if journal.sinks.iter().any(|sink| sink.is_stderr) {
+pub fn redirect_stderr(journal: &Journal, essentials: &Essentials) {
+    if essentials.uses_stderr {
         return;
     }
     let Some(file) = journal.sinks.iter().find_map(|sink| sink.log.file()) else { return };

@@ -261,7 +261,7 @@ impl Master {
                 }
             }
         }
-        redirect_stderr(&self.journal);
+        redirect_stderr(&self.journal, &self.generation.loaded.essentials);
         self.send_logs();
     }
 

@@ -25,6 +25,9 @@ const COMMANDS_MAX: usize = 64;
 /// How long all threads may take to follow a command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a thread may take to stop accepting.
+const QUIT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What is served. Immutable.
 pub struct Generation {
     /// The configuration.
@@ -54,8 +57,8 @@ struct Thread {
 enum Command {
     /// Serve this from now on, on these sockets alone, and say when.
     Serve(Arc<Generation>, Vec<Arc<OwnedFd>>, mpsc::Sender<Result<(), Errno>>),
-    /// Accept nothing more, and end with the last connection.
-    Quit,
+    /// Accept nothing more, say so, and end with the last connection.
+    Quit(mpsc::Sender<()>),
     /// End now.
     Stop,
 }
@@ -127,9 +130,15 @@ impl Service {
         Ok(())
     }
 
-    /// Lets the threads finish what they serve.
+    /// Lets the threads finish what they serve. When it returns they accept nothing more.
     pub fn quit(&self) {
-        self.tell_all(|| Command::Quit);
+        let (answer, answers) = mpsc::channel();
+        self.tell_all(|| Command::Quit(answer.clone()));
+        drop(answer);
+        for _ in &self.threads {
+            // One that has ended does not answer, and accepts nothing either.
+            let _ = answers.recv_timeout(QUIT_PATIENCE);
+        }
     }
 
     /// Ends the threads now, and waits for them.
@@ -200,11 +209,13 @@ async fn thread(serving: Rc<engine::thread::Thread>, mine: Mine, mut orders: Mai
                 // Where nobody waits any more nobody needs the answer.
                 let _ = answer.send(result);
             }
-            Some(Command::Quit) => {
+            Some(Command::Quit(answer)) => {
                 for (_, task) in acceptors.drain(..) {
                     task.abort();
                 }
                 serving.begin_stopping();
+                // Where nobody waits any more nobody needs the answer.
+                let _ = answer.send(());
             }
             Some(Command::Stop) | None => return,
         }

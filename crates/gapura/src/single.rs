@@ -111,7 +111,7 @@ impl Single {
                         error.errno,
                     );
                 }
-                redirect_stderr(&self.journal);
+                redirect_stderr(&self.journal, &self.generation.loaded.essentials);
             }
             Signal::User2 | Signal::WindowChange | Signal::Child => {}
         }
@@ -146,7 +146,7 @@ impl Single {
         self.listeners = listeners;
         let sinks = open_sinks(&self.generation.loaded.essentials.error_logs, &self.logs);
         self.journal.replace(sinks);
-        redirect_stderr(&self.journal);
+        redirect_stderr(&self.journal, &self.generation.loaded.essentials);
         Some(())
     }
 }

@@ -44,6 +44,8 @@ pub struct Essentials {
     pub environment: Vec<Vec<u8>>,
     /// `error_log` of the main level.
     pub error_logs: Vec<ErrorLog>,
+    /// Some log anywhere goes to the standard error, which therefore stays what it was at the start.
+    pub uses_stderr: bool,
     /// Every address to listen on, also those that a wildcard address covers.
     pub listens: Vec<ListenOptions>,
     /// Every log file, in full.
@@ -206,6 +208,7 @@ fn essentials(compiled: &Compiled, layout: &Layout) -> Essentials {
         working_directory: main.working_directory.value().cloned().flatten().map(Vec::from),
         environment: main.env.value().into_iter().flatten().map(|text| text.to_vec()).collect(),
         error_logs: error_logs.collect(),
+        uses_stderr: specs.iter().any(|spec| spec.target == log::Target::Stderr),
         listens: compiled
             .snapshot
             .iter()

@@ -177,7 +177,7 @@ fn send_signal(journal: &Journal, loaded: &Loaded, signal: MasterSignal) -> Exit
             why.lines().for_each(|line| say(&format!("{name}: {line}\n")));
             ExitCode::FAILURE
         }
-        None => {
+        Some(Verdict::Draining) | None => {
             say(&format!("{name}: [error] process {pid} did not say whether it took the configuration\n"));
             ExitCode::FAILURE
         }
@@ -224,7 +224,7 @@ fn serve(
     pid_file::create(&essentials.pid, false).map_err(|why| journal.write(Severity::Emerg, why)).ok()?;
     net::process::title::set_process_name(journal.identity().name());
     let master_process = essentials.master_process;
-    redirect_stderr(&journal);
+    redirect_stderr(&journal, essentials);
     let leave_terminal = |journal: &mut Journal, news: Option<News>| {
         journal.leave_terminal();
         if let Some(news) = news {

@@ -46,6 +46,8 @@ pub enum Verdict {
     Serving,
     /// It is not, and why: lines like `[emerg] ...`.
     Refused(String),
+    /// Told to finish, it accepts nothing more.
+    Draining,
 }
 
 impl Order {
@@ -87,6 +89,7 @@ impl Verdict {
                 out.number(1);
                 out.bytes(why.as_bytes());
             }
+            Verdict::Draining => out.number(2),
         }
         out.0
     }
@@ -97,6 +100,7 @@ impl Verdict {
         let verdict = match input.number()? {
             0 => Verdict::Serving,
             1 => Verdict::Refused(String::from_utf8_lossy(input.bytes()?).into_owned()),
+            2 => Verdict::Draining,
             _ => return None,
         };
         input.0.is_empty().then_some(verdict)
@@ -352,7 +356,7 @@ mod tests {
             }
             assert_eq!(Order::decode(&[&bytes[..], b"x"].concat()), None);
         }
-        for verdict in [Verdict::Serving, Verdict::Refused("[emerg] no\n".into())] {
+        for verdict in [Verdict::Serving, Verdict::Draining, Verdict::Refused("[emerg] no\n".into())] {
             assert_eq!(Verdict::decode(&verdict.encode()), Some(verdict));
         }
         assert_eq!(Verdict::decode(b""), None);

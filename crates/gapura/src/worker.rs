@@ -198,6 +198,10 @@ impl Worker {
         self.deadline = timeout.map(|timeout| Instant::now() + timeout);
         self.service.quit();
         self.listeners.clear();
+        if let Some(channel) = &self.channel {
+            // A master that is gone needs no word; the next turn notices.
+            let _ = channel.send(&Verdict::Draining.encode(), &[]);
+        }
     }
 
     /// Follows what the master says. Where it is gone, the worker goes on without it, as nginx's do.
@@ -212,7 +216,7 @@ impl Worker {
                 for (path, descriptor) in paths.iter().zip(descriptors) {
                     self.logs.adopt(path, descriptor);
                 }
-                redirect_stderr(&self.journal);
+                redirect_stderr(&self.journal, &self.generation.loaded.essentials);
             }
             Some((Order::Serve(assignment), descriptors)) => {
                 let verdict = match self.replace(&assignment, descriptors) {
@@ -238,9 +242,9 @@ impl Worker {
         let (generation, listeners) = generation_of(assignment, descriptors, &self.logs, &self.listeners)?;
         self.service.serve(generation.clone(), &listeners).map_err(|why| format!("[emerg] {why}\n"))?;
         self.journal.replace(journal_sinks(&generation, &self.logs));
-        redirect_stderr(&self.journal);
         self.generation = generation;
         self.listeners = listeners;
+        redirect_stderr(&self.journal, &self.generation.loaded.essentials);
         Ok(())
     }
 
@@ -250,7 +254,7 @@ impl Worker {
             let path = bstr::BStr::new(file.path());
             self.journal.write_errno(Severity::Emerg, format!("open() \"{path}\" failed"), error.errno);
         }
-        redirect_stderr(&self.journal);
+        redirect_stderr(&self.journal, &self.generation.loaded.essentials);
     }
 }
 

@@ -85,7 +85,7 @@ impl Master {
                 let sinks =
                     crate::worker::open_sinks(&self.generation.loaded.essentials.error_logs, &self.logs);
                 self.journal.replace(sinks);
-                redirect_stderr(&self.journal);
+                redirect_stderr(&self.journal, &self.generation.loaded.essentials);
                 Ok(old)
             }
             Err(new) => {
@@ -140,6 +140,7 @@ impl Master {
             Ok(worker) => {
                 self.is_not_accepting = false;
                 self.drain_workers();
+                self.await_draining();
                 self.workers.push(worker);
                 Ok(old)
             }

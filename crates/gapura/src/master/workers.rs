@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const LIFE_MIN: Duration = Duration::from_secs(1);
 /// How long is waited then.
 const RESPAWN_PAUSE: Duration = Duration::from_secs(1);
+/// How long workers may take to stop accepting.
+const DRAINING_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a frame may take to go through.
 const FRAME_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -39,6 +41,8 @@ pub struct Worker {
     pub channel: Option<Channel>,
     /// It was told to end: no other one follows it.
     pub is_ending: bool,
+    /// It has not said that it accepts nothing more.
+    is_accepting: bool,
     started: Instant,
 }
 
@@ -55,7 +59,13 @@ impl Master {
         };
         let (pid, channel) = spawn::worker(&title, &environment).map_err(|errno| failed("fork()", errno))?;
         self.journal.write(Severity::Notice, format!("start worker process {pid}"));
-        let worker = Worker { pid, channel: Some(channel), is_ending: false, started: Instant::now() };
+        let worker = Worker {
+            pid,
+            channel: Some(channel),
+            is_ending: false,
+            is_accepting: true,
+            started: Instant::now(),
+        };
         self.assign(&worker, generation).map_err(|errno| failed("sendmsg()", errno))?;
         Ok(worker)
     }
@@ -120,6 +130,9 @@ impl Master {
         match frame.and_then(|frame| Verdict::decode(&frame.body)) {
             Some(Verdict::Serving) => Ok(()),
             Some(Verdict::Refused(why)) => Err(refused(why)),
+            Some(Verdict::Draining) => {
+                Err(refused(format!("[error] worker process {pid} is shutting down\n")))
+            }
             None => Err(refused(format!("[alert] worker process {pid} has ended instead of an answer\n"))),
         }
     }
@@ -150,6 +163,7 @@ impl Master {
             }
             match channel.receive().ok().flatten().and_then(|frame| Verdict::decode(&frame.body)) {
                 Some(Verdict::Serving) => {}
+                Some(Verdict::Draining) => worker.is_accepting = false,
                 Some(Verdict::Refused(why)) => refusals.push(why),
                 // The end; its SIGCHLD says more.
                 None => worker.channel = None,
@@ -238,6 +252,23 @@ impl Master {
             worker.is_ending = true;
             // One that is gone is reaped in a moment.
             let _ = rustix::process::kill_process(worker.pid, rustix::process::Signal::QUIT);
+        }
+    }
+
+    /// Waits until the workers that were told to finish accept nothing more, but not long: one that is stuck does
+    /// not accept either.
+    pub(super) fn await_draining(&mut self) {
+        let deadline = Instant::now() + DRAINING_PATIENCE;
+        for worker in self.workers.iter_mut().filter(|worker| worker.is_ending && worker.is_accepting) {
+            let Some(channel) = &worker.channel else { continue };
+            let patience = deadline.saturating_duration_since(Instant::now());
+            if !wait_readable(&[channel.as_fd()], Some(patience)).is_ok_and(|readable| readable[0]) {
+                continue;
+            }
+            match channel.receive() {
+                Ok(Some(_)) => worker.is_accepting = false,
+                _ => worker.channel = None,
+            }
         }
     }
 
