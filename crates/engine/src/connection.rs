@@ -252,8 +252,8 @@ async fn request(
     facts.pipelined.set(!first && !h1.pending().is_empty());
     let mut head = std::mem::take(&mut parts.head);
     let read = {
-        let _waiting = first.then(|| thread.count_idle());
-        read_head(h1, &mut head, default_site).await
+        let waiting = first.then(|| thread.count_idle());
+        read_head(h1, &mut head, default_site, thread, waiting).await
     };
     if let Head::Unfinished(_) = read
         && h1.pending().is_empty()
@@ -370,7 +370,14 @@ fn unfinished(request: &mut Request<'_>, why: Unfinished) {
     exchange::abandon(request, status);
 }
 
-async fn read_head(h1: &mut H1, head: &mut RequestHead, site: &Site) -> Head {
+/// Reads a head. A connection counts as waiting until its first byte, and as reading when that is not all.
+async fn read_head<W>(
+    h1: &mut H1,
+    head: &mut RequestHead,
+    site: &Site,
+    thread: &Thread,
+    mut waiting: Option<W>,
+) -> Head {
     let core = &site.core;
     let buffers = *core.large_client_header_buffers;
     let options = HeadOptions {
@@ -385,15 +392,17 @@ async fn read_head(h1: &mut H1, head: &mut RequestHead, site: &Site) -> Head {
     };
     head.clear();
     let deadline = Deadline::after(Duration::from_millis(core.client_header_timeout.0));
+    let mut reading = None;
     loop {
         if !h1.pending().is_empty() {
+            drop(waiting.take());
             match http::parse_request_head(h1.pending(), &options, head) {
                 Parse::Complete { consumed } => {
                     h1.consumed += consumed;
                     return Head::Complete(consumed);
                 }
                 Parse::Refused(refusal) => return Head::Refused(refusal),
-                Parse::Incomplete => {}
+                Parse::Incomplete => _ = reading.get_or_insert_with(|| thread.count_reading()),
             }
         }
         match h1.fill(HEAD_READ_BYTES, deadline).await {

@@ -232,6 +232,13 @@ impl Thread {
         Counted(Some(move || _ = process.statistics.waiting.fetch_sub(1, Ordering::Relaxed)))
     }
 
+    /// Counts a connection as reading a head until the guard drops.
+    pub fn count_reading(&self) -> impl Drop + use<> {
+        let process = self.process.clone();
+        process.statistics.reading.fetch_add(1, Ordering::Relaxed);
+        Counted(Some(move || _ = process.statistics.reading.fetch_sub(1, Ordering::Relaxed)))
+    }
+
     /// Counts a request.
     pub fn count_request(&self) {
         self.statistics.requests.fetch_add(1, Ordering::Relaxed);

@@ -495,7 +495,7 @@ pub static CORE: &[Variable] = &[
     ),
     Variable::plain(
         "content_type",
-        |r, o| some(o, r.head.fields.get(b"Content-Type")),
+        |r, o| joined(&r.head.fields, b"content_type", b", ", o),
         "The request's Content-Type.",
     ),
     Variable::plain(

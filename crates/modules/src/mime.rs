@@ -19,9 +19,6 @@ impl MimeTypes {
     /// Is a `Content-Type`, parameters and all, in the list?
     pub fn contain(&self, content_type: &[u8]) -> bool {
         let bare = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        if bare.is_empty() {
-            return false;
-        }
         let is = |kind: &[u8]| kind.eq_ignore_ascii_case(bare);
         self.all || is(HTML) || self.others.iter().any(|kind| is(kind))
     }
@@ -63,7 +60,7 @@ mod tests {
             ("Text/HTML; charset=utf-8", true, true),
             ("text/css ;x", true, true),
             ("text/plain", false, true),
-            ("", false, false),
+            ("", false, true),
         ] {
             assert_eq!(some.contain(kind.as_bytes()), in_some, "{kind}");
             assert_eq!(all.contain(kind.as_bytes()), in_all, "{kind}");

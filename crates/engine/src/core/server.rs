@@ -121,7 +121,15 @@ pub(super) static MODULE: Module = Module {
         Directive {
             name: "server_name",
             default: "",
-            set: &Declare::new(server_names),
+            // Locations ask for the names of their server (`valid_referers server_names`).
+            set: &Declare {
+                inherit: Some(|outer: &ServerCore, inner: &mut ServerCore| {
+                    if inner.server_name.is_empty() {
+                        inner.server_name.clone_from(&outer.server_name);
+                    }
+                }),
+                ..Declare::new(server_names)
+            },
             doc: "Names of the server: exact, with a wildcard, or a regular expression.",
         },
         Directive {
