@@ -268,6 +268,13 @@ impl Driver {
         }
     }
 
+    /// Waits until the deadline; false when the client went away meanwhile.
+    pub async fn sleep_unless_closed(&mut self, deadline: Deadline) -> bool {
+        let mut timer = Timer::new();
+        let closed = std::future::poll_fn(|cx| self.poll_closed(cx));
+        matches!(crate::race::race(timer.sleep(deadline), closed).await, crate::race::First::Left(()))
+    }
+
     /// Ready when the client closed its side or the connection broke.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {

@@ -19,6 +19,8 @@ use crate::locate::{Located, locate};
 use crate::{Request, effects, error_page, respond, upstream};
 use conf::Level;
 use http::Status;
+use net::timer::Deadline;
+use std::time::Duration;
 
 /// What becomes of the connection after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -340,6 +342,14 @@ async fn run(request: &mut Request<'_>, driver: &mut Driver, step: &dyn Step) ->
         let answer: Answer = match ask {
             // The one boxed future: a request within a request.
             Ask::Subrequest(target) => Box::pin(effects::subrequest(request, target)).await,
+            Ask::Sleep(milliseconds) => {
+                let deadline = Deadline::after(Duration::from_millis(milliseconds));
+                if !driver.sleep_unless_closed(deadline).await {
+                    request.log_error(Level::Info, format_args!("client prematurely closed connection"));
+                    return Flow::Deny(Status::CLIENT_CLOSED_REQUEST);
+                }
+                Answer::Slept
+            }
             ask => effects::perform(request, driver, ask).await,
         };
         flow = step.resume(request, answer);

@@ -214,7 +214,10 @@ async fn allowance(request: &mut Request<'_>, driver: &mut Driver) -> Result<u64
         }
         driver.flush(send_deadline(request)).await.map_err(Broken::Client)?;
         let wait_ms = (body - budget) * 1000 / rate + 1;
-        driver.sleep(Deadline::after(Duration::from_millis(wait_ms))).await;
+        if !driver.sleep_unless_closed(Deadline::after(Duration::from_millis(wait_ms))).await {
+            request.log_error(Level::Info, format_args!("client prematurely closed connection"));
+            return Err(Broken::Source);
+        }
     }
 }
 
