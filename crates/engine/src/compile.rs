@@ -88,7 +88,8 @@ pub fn compile(
     let mut build = Build::new(variables, surroundings, files);
     let mut report = Vec::new();
     let cells = schema::bind(&parsed.tree, &registry, &mut build, &mut report);
-    let found = std::mem::take(&mut build.diagnostics).into_iter().chain(report).chain(parsed.diagnostics);
+    // At one place, what the parser found comes before what follows from it.
+    let found = parsed.diagnostics.into_iter().chain(std::mem::take(&mut build.diagnostics)).chain(report);
     let mut diagnostics = conf::in_reading_order(found.collect(), &parsed.tree.sources);
 
     let main = cells.module::<MainCore>(MAIN_INDEX).cloned().unwrap_or_default();
@@ -367,7 +368,7 @@ impl Compiler<'_> {
         let Plan { alias, .. } = &self.plans[outer_plan.0 as usize];
         let kind = PlanKind {
             name: matcher.name().to_owned(),
-            nameless: matches!(matcher, Matcher::Regex { .. } | Matcher::Named(_)),
+            nameless: matcher.is_nameless(),
             exact: matches!(matcher, Matcher::Exact(_)),
             alias: *alias,
         };

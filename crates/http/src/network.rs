@@ -56,7 +56,7 @@ impl Network {
 }
 
 /// An address as nginx's `ngx_inet_addr` reads it: decimal parts may start with zeros.
-fn ip(text: &[u8]) -> Option<IpAddr> {
+pub fn ip(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     if text.contains(':') {
         return text.parse::<Ipv6Addr>().ok().map(IpAddr::V6);

@@ -33,7 +33,7 @@ impl Network {
             None => None,
             Some(slash) => Some(schema::value::number(&text[slash + 1..]).ok_or(NotANetwork)?),
         };
-        let address = std::str::from_utf8(address).ok().and_then(|text| text.parse::<IpAddr>().ok());
+        let address = http::network::ip(address);
         match address.ok_or(NotANetwork)? {
             IpAddr::V4(ip) => {
                 let bits = bits.unwrap_or(32);

@@ -28,6 +28,11 @@ pub enum Matcher {
 }
 
 impl Matcher {
+    /// Is there no prefix of the URI that could be replaced by another?
+    pub fn is_nameless(&self) -> bool {
+        matches!(self, Matcher::Regex { .. } | Matcher::Named(_))
+    }
+
     /// Reads a location's words: a modifier and a URI, or both glued together.
     ///
     /// # Errors

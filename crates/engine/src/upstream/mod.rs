@@ -116,7 +116,8 @@ impl Upstream {
         let known = earlier.servers();
         let mut servers = self.servers();
         // A name server that is silent for the moment does not take away what was known.
-        for server in servers.iter_mut().filter(|server| server.name.is_some() && server.addresses.is_empty()) {
+        for server in servers.iter_mut().filter(|server| server.name.is_some() && server.addresses.is_empty())
+        {
             if let Some(before) = known.iter().find(|before| before.name == server.name) {
                 server.addresses.clone_from(&before.addresses);
             }

@@ -4,8 +4,9 @@ mod pass;
 mod rewrites;
 
 use bstr::{BString, ByteSlice};
-use conf::Node;
+use conf::{Node, Span};
 use engine::Request;
+use engine::core::Matcher;
 use engine::module::{Build, Declare, Installer, Module, Variable, cells, finish_nothing};
 use engine::upstream::settings::{Settings, family};
 use pass::{Pass, ProxyStep, Target};
@@ -35,6 +36,8 @@ pub struct Conf {
 struct PassLine {
     text: BString,
     template: Template,
+    /// The address, and the directive's end.
+    places: (Span, Span),
 }
 
 /// One line of `proxy_redirect`.
@@ -65,9 +68,11 @@ fn proxy_pass(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Pro
     let word = argument(node, 0)?;
     let template = build.template(word.text.as_ref()).map_err(|problem| problem.on(word))?;
     if template.is_constant().is_some() {
-        pass::split_scheme(&word.text).map_err(|problem| problem.on(word))?;
+        let outer = build.blocks.last().and_then(|block| build.matchers.get(block));
+        pass::check(&word.text, outer.is_none_or(Matcher::is_nameless))
+            .map_err(|problem| problem.on(word))?;
     }
-    conf.pass = Some(PassLine { text: word.text.clone(), template });
+    conf.pass = Some(PassLine { text: word.text.clone(), template, places: (word.span, node.end) });
     Ok(())
 }
 
@@ -137,16 +142,16 @@ macro_rules! own {
 
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     let conf: &Conf = installer.conf();
-    let Some((pass, location)) = pass_in_force(installer, conf) else { return Ok(()) };
+    let Some((pass, location)) = pass_in_force(installer) else { return Ok(()) };
     let settings: Arc<Settings> = installer.family_shared(0);
     settings.check("proxy_")?;
     if installer.plan.name.ends_with(b"/") {
         installer.plan.auto_redirect = true;
     }
-    let nameless = installer.plan.nameless && conf.pass.is_some();
     let target = match pass.template.is_constant() {
         None => Target::Variable(pass.template.clone()),
-        Some(text) => Target::constant(text.as_bstr(), nameless, installer.build)?,
+        Some(text) => Target::constant(text.as_bstr(), installer.build)
+            .map_err(|problem| Problem { span: Some(pass.places.0), ..problem }.at(pass.places.1))?,
     };
     let made = Pass::new(conf, settings, target, pass.text.as_ref(), location);
     installer.handler(ProxyStep(Arc::new(made)));
@@ -155,9 +160,10 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
 
 /// The `proxy_pass` that holds in a block, and the location whose prefix its URI replaces. An `if` and a
 /// `limit_except` without one of their own go on with that of the location around them.
-fn pass_in_force<'c>(installer: &Installer<'c>, conf: &'c Conf) -> Option<(&'c PassLine, BString)> {
+fn pass_in_force<'c>(installer: &Installer<'c>) -> Option<(&'c PassLine, BString)> {
     let location = installer.plan.name.clone();
-    if let Some(pass) = &conf.pass {
+    // A block without directives of ours shares the cells around it; `proxy_pass` itself is not inherited.
+    if let Some(pass) = installer.own::<Conf>().and_then(|conf| conf.pass.as_ref()) {
         let location = if installer.plan.nameless { BString::default() } else { location };
         return Some((pass, location));
     }

@@ -91,20 +91,33 @@ pub fn split_scheme(text: &[u8]) -> Result<&[u8], Problem> {
     Err(Problem::new("invalid URL prefix").help("an upstream's address starts with http://"))
 }
 
+fn parsed(text: &[u8]) -> Result<UpstreamUrl, Problem> {
+    let rest = split_scheme(text)?;
+    url::parse(rest).map_err(|why| Problem::new(format!("{why} in upstream \"{}\"", rest.as_bstr())))
+}
+
+/// Checks the address of a `proxy_pass` without variables. Where the location's name cannot be replaced (`nameless`)
+/// it has no URI part.
+///
+/// # Errors
+/// As nginx.
+pub fn check(text: &[u8], nameless: bool) -> Result<(), Problem> {
+    if nameless && !parsed(text)?.uri.is_empty() {
+        return Err(Problem::new(
+            "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, \
+             or inside \"if\" statement, or inside \"limit_except\" block",
+        ));
+    }
+    parsed(text).map(drop)
+}
+
 impl Target {
     /// The target of a constant `proxy_pass`; a host that no `upstream` block has becomes a group of its own.
     ///
     /// # Errors
     /// As nginx.
-    pub fn constant(text: &BStr, nameless: bool, build: &mut Build) -> Result<Target, Problem> {
-        let rest = split_scheme(text)?;
-        let parsed = url::parse(rest)
-            .map_err(|why| Problem::new(format!("{why} in upstream \"{}\"", rest.as_bstr())))?;
-        if nameless && !parsed.uri.is_empty() {
-            return Err(Problem::new(
-                "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, or inside \"if\" statement, or inside \"limit_except\" block",
-            ));
-        }
+    pub fn constant(text: &BStr, build: &mut Build) -> Result<Target, Problem> {
+        let parsed = parsed(text)?;
         let place = Place::of(&parsed);
         let known = build.upstream(&parsed.host).filter(|upstream| !upstream.implicit);
         let upstream = match known {
