@@ -305,10 +305,12 @@ impl<'a> Parser<'a> {
                 let block = self.nested(reader, open);
                 (open, Some(block))
             }
-            StatementEnd::Semicolon(at)
-            | StatementEnd::Missed(at)
-            | StatementEnd::Close(at)
-            | StatementEnd::End(at) => (at, None),
+            StatementEnd::Semicolon(at) | StatementEnd::Missed(at) => (at, None),
+            StatementEnd::Close(at) | StatementEnd::End(at) => {
+                // nginx stops here before it looks at the words; what it would say of them comes too late.
+                broken = true;
+                (at, None)
+            }
         };
         let blank_before = statement.blank_before;
         Some(Node { name: name?, args: words.collect(), block, end, broken, blank_before, comments: None })

@@ -460,9 +460,9 @@ impl<'s> Request<'s> {
 
     /// The URI's file name extension, in the case it was sent.
     pub fn extension(&self) -> &[u8] {
-        let name = self.uri.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        match name.iter().rposition(|byte| *byte == b'.') {
-            Some(dot) if dot + 1 < name.len() => &name[dot + 1..],
+        // The dot of a hidden file is no extension's, nor are the first two bytes of a URI looked at.
+        match memchr::memrchr2(b'.', b'/', &self.uri) {
+            Some(dot @ 2..) if self.uri[dot] == b'.' && self.uri[dot - 1] != b'/' => &self.uri[dot + 1..],
             _ => b"",
         }
     }

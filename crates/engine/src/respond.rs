@@ -83,8 +83,10 @@ fn framing(request: &mut Request<'_>, bodiless: bool, source: &Source) -> Outgoi
     }
     let status = request.response.status;
     if status.is_bodiless() {
-        // RFC 9110 section 8.6: 204 and 1xx carry no length; 304 may, nginx sends none.
-        request.response.content_length = None;
+        // RFC 9110 section 8.6: 204 and 1xx carry no length; 304 may.
+        if status != Status::NOT_MODIFIED {
+            request.response.content_length = None;
+        }
         if status == Status::NO_CONTENT {
             request.response.content_type.clear();
             request.response.last_modified = None;

@@ -8,7 +8,7 @@ use engine::{Build, Declare, Module, Request};
 use http::network::{self, Network};
 use schema::value::argument;
 use schema::{Directive, Problem, Services};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use template::{GeoBuilder, GeoTable, Names, RangeOutcome, Scope, VariableId};
 
@@ -140,11 +140,16 @@ impl Reading {
     }
 
     fn add_default(&mut self, value: &Word, line: &Node, build: &mut Build) {
-        let earlier = self.table.default_value(value.text.clone());
         if !self.ranges {
+            // Two networks that hold everything, and nginx warns of each.
+            for everything in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+                let earlier = self.table.insert_network(everything, 0, value.text.clone());
+                self.duplicate("network", earlier, value, line, build);
+            }
             self.networks = true;
-            return self.duplicate("network", earlier, value, line, build);
+            return;
         }
+        let earlier = self.table.default_value(value.text.clone());
         if let Some(old) = earlier.and_then(|number| self.table.value(number)) {
             let text = format!("duplicate default geo range value: \"{}\", old value: \"{old}\"", value.text);
             build.warn(Problem::new(text).on(value), line);
