@@ -188,6 +188,10 @@ fn root(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> 
             node.name.text
         )));
     }
+    let around = build.blocks.last().and_then(|block| build.matchers.get(block));
+    if alias && matches!(around, Some(Matcher::Named(_))) {
+        return Err(Problem::new("the \"alias\" directive cannot be used inside the named location"));
+    }
     for forbidden in ["$document_root", "${document_root}", "$realpath_root", "${realpath_root}"] {
         if word.text.contains_str(forbidden) {
             let name = if forbidden.contains("document") { "$document_root" } else { "$realpath_root" };
