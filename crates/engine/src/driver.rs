@@ -147,12 +147,15 @@ impl Driver {
         }
     }
 
-    /// Is some of the request's body read already?
-    pub fn has_body_at_hand(&self) -> bool {
-        match self {
-            Driver::H1(h1) => !matches!(h1.body, Incoming::Done) && !h1.pending().is_empty(),
-            Driver::Memory(_) => false,
-        }
+    /// Appends what has been read of the request's body already, without waiting; returns how many bytes that is.
+    ///
+    /// # Errors
+    /// The body is malformed.
+    pub fn take_body_at_hand(&mut self, out: &mut Vec<u8>) -> Result<usize, BodyError> {
+        let Driver::H1(h1) = self else { return Ok(0) };
+        let before = out.len();
+        while !matches!(h1.body, Incoming::Done) && h1.take_body(out)?.is_some() {}
+        Ok(out.len() - before)
     }
 
     /// Encodes the response's head; it leaves with the first bytes of the body or with [`Driver::flush`].

@@ -173,6 +173,14 @@ fn clear_response(request: &mut Request<'_>) {
     for demand in demands {
         request.response.fields.push(b"WWW-Authenticate", &demand);
     }
+    let carried = std::mem::take(&mut request.carried);
+    for (name, value) in carried.iter() {
+        if name == b"Content-Type" {
+            request.response.content_type.extend_from_slice(value);
+        } else {
+            request.response.fields.push(name, value);
+        }
+    }
 }
 
 /// Runs the phases until a step decides.

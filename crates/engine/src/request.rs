@@ -70,6 +70,8 @@ pub struct Request<'s> {
     pub attempts: Vec<Attempted>,
     /// The head of the upstream's answer, for `$upstream_http_*`.
     pub upstream_fields: Fields,
+    /// What an answer replaced through `X-Accel-Redirect` leaves to the one that takes its place.
+    pub carried: Fields,
     /// Trailers of the upstream's answer.
     pub upstream_trailers: Fields,
 
@@ -277,6 +279,7 @@ impl<'s> Request<'s> {
             attempts,
             upstream_fields,
             upstream_trailers: parts.upstream_trailers,
+            carried: Fields::default(),
             started_ms: net::clock::now_ms(),
             received_bytes: 0,
             sent_bytes: 0,
@@ -467,8 +470,12 @@ impl<'s> Request<'s> {
         }
     }
 
-    /// Sets `Content-Type` from the URI's extension and the location's types.
+    /// Sets `Content-Type` from the URI's extension and the location's types, unless it is known already.
     pub fn content_type_by_extension(&mut self) {
+        // One that an upstream gave before it sent the request here stays.
+        if !self.response.content_type.is_empty() {
+            return;
+        }
         let core = &self.plan.core;
         let extension = self.extension();
         let found = match &*core.types {

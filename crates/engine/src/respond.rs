@@ -115,6 +115,8 @@ fn framing(request: &mut Request<'_>, bodiless: bool, source: &Source) -> Outgoi
 fn conditional(request: &mut Request<'_>, source: &mut Source) -> Option<Source> {
     if request.response.status != Status::OK
         || request.subrequest
+        // As in nginx, an upstream is trusted to have looked at the conditions itself.
+        || matches!(source, Source::Upstream(_))
         || request.response.last_modified.is_none() && !request.response.fields.contains(b"ETag")
     {
         return None;
@@ -159,9 +161,13 @@ fn ranges(request: &mut Request<'_>, source: &mut Source) {
     let (Some(length), true) = (response.content_length, request.head.version >= Version::HTTP_10) else {
         return;
     };
-    let max = request.plan.core.max_ranges.map_or(usize::MAX, |number| number.0);
+    let mut max = request.plan.core.max_ranges.map_or(usize::MAX, |number| number.0);
     if max == 0 {
         return;
+    }
+    // A body that passes by once cannot be sent in several parts.
+    if matches!(source, Source::Upstream(_)) {
+        max = 1;
     }
     let wanted = request.head.fields.get(b"Range").filter(|_| {
         let etag = response.fields.get(b"ETag");
@@ -176,13 +182,18 @@ fn ranges(request: &mut Request<'_>, source: &mut Source) {
             let reply = crate::error_page::built_in(request, Status::RANGE_NOT_SATISFIABLE);
             request.response.status = Status::RANGE_NOT_SATISFIABLE;
             request.status_override = None;
-            *source = reply.source;
+            pump::abandon(request, std::mem::replace(source, reply.source));
         }
         Some(http::range::Ranges::Parts(parts)) => partial(request, source, &parts, length),
     }
 }
 
 fn partial(request: &mut Request<'_>, source: &mut Source, parts: &[http::range::Part], length: u64) {
+    if let (Source::Upstream(body), [part]) = (&mut *source, parts) {
+        body.window = Some((part.start, part.end - part.start));
+        one_part(request, part, length);
+        return;
+    }
     let piece = |part: &http::range::Part, source: &Source| match source {
         Source::Bytes(bytes) => {
             bytes.get(part.start as usize..part.end as usize).map(|bytes| Chunk::Bytes(bytes.to_vec()))
@@ -198,17 +209,14 @@ fn partial(request: &mut Request<'_>, source: &mut Source, parts: &[http::range:
     if pieces.len() != parts.len() {
         return;
     }
-    let response = &mut request.response;
-    response.status = Status::PARTIAL_CONTENT;
-    response.status_line.clear();
     if let [part] = parts {
-        response.content_length = Some(part.end - part.start);
-        let mut text = Vec::new();
-        http::range::content_range(part, length, &mut text);
-        response.fields.push(b"Content-Range", &text);
+        one_part(request, part, length);
         *source = Source::Pieces(pieces);
         return;
     }
+    let response = &mut request.response;
+    response.status = Status::PARTIAL_CONTENT;
+    response.status_line.clear();
     let mut content_type = Vec::new();
     crate::variables::content_type(response, &mut content_type);
     let boundary = http::range::Boundary::new(net::random::next_u64());
@@ -229,4 +237,15 @@ fn partial(request: &mut Request<'_>, source: &mut Source, parts: &[http::range:
     response.charset.clear();
     response.content_type = boundary.content_type();
     *source = Source::Pieces(all);
+}
+
+/// The head of an answer that holds one part.
+fn one_part(request: &mut Request<'_>, part: &http::range::Part, length: u64) {
+    let response = &mut request.response;
+    response.status = Status::PARTIAL_CONTENT;
+    response.status_line.clear();
+    response.content_length = Some(part.end - part.start);
+    let mut text = Vec::new();
+    http::range::content_range(part, length, &mut text);
+    response.fields.push(b"Content-Range", &text);
 }

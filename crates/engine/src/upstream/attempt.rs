@@ -7,7 +7,7 @@ use super::keepalive::{Connection, Owner};
 use super::patience::Patience;
 use super::settings::{NextUpstream, local_address};
 use super::{Attempted, Call, Peers, Upstream, UpstreamBody, reply};
-use crate::driver::Driver;
+use crate::driver::{BodyError, Driver};
 use crate::flow::Flow;
 use crate::race::{First, race};
 use crate::{Request, body};
@@ -25,16 +25,36 @@ use std::time::Duration;
 
 /// Passes a request on and says how it goes on: with the upstream's answer or with an error.
 pub async fn call(request: &mut Request<'_>, driver: &mut Driver, call: Box<Call>) -> Flow {
-    let streaming = !call.settings.request_buffering.0 && !request.body.read && !driver.body_is_done();
-    if call.settings.pass_request_body.0
-        && !streaming
-        && let Err(error) = body::read_whole(request, driver).await
-    {
-        return Flow::Deny(error.status());
-    }
+    let streaming = match prepare_body(request, driver, &call).await {
+        Ok(streaming) => streaming,
+        Err(error) => return Flow::Deny(error.status()),
+    };
     let flow = ask_peers(request, driver, &call, streaming).await;
     request.action = "";
     flow
+}
+
+/// Reads the request's body, unless it is to go on as it comes: true then. A body that has come whole with the head
+/// is treated like one that was read, as in nginx, so that it can be sent again.
+async fn prepare_body(
+    request: &mut Request<'_>,
+    driver: &mut Driver,
+    call: &Call,
+) -> Result<bool, BodyError> {
+    if !call.settings.pass_request_body.0 || request.body.read {
+        return Ok(false);
+    }
+    if call.settings.request_buffering.0 || driver.body_is_done() {
+        return body::read_whole(request, driver).await.map(|()| false);
+    }
+    let before = request.body.memory.len();
+    driver.take_body_at_hand(&mut request.body.memory).inspect_err(|error| body::explain(request, *error))?;
+    let count = (request.body.memory.len() - before) as u64;
+    request.body.received += count;
+    request.received_bytes += count;
+    body::check_size(request, request.plan.core.client_max_body_size.0, count)?;
+    request.body.read = driver.body_is_done();
+    Ok(!request.body.read)
 }
 
 /// What every attempt of a call shares.
@@ -201,7 +221,7 @@ async fn ask(
     request: &mut Request<'_>,
     driver: &mut Driver,
     asking: &Asking<'_>,
-    attempt: Attempt,
+    mut attempt: Attempt,
     peer: PeerIndex,
     first: bool,
 ) -> Result<Flow, (Attempt, Failure)> {
@@ -218,6 +238,8 @@ async fn ask(
     request.attempts.push(Attempted { address: name, new_call: first, ..Attempted::default() });
     match exchange(request, driver, asking, &attempt, address, asked_ms).await {
         Ok((head, mut body)) => {
+            let now_ms = net::clock::now_ms();
+            attempt.header(now_ms.saturating_sub(asked_ms), now_ms);
             body.attempt = Some(attempt);
             Ok(reply::settle(request, call, head, body))
         }

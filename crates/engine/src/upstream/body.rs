@@ -56,8 +56,10 @@ pub struct UpstreamBody {
     pub buffering: bool,
     /// What ended the body before its end; told when what came before it has been sent.
     cut: Option<Cut>,
+    /// Only this part of it is for the client: how many bytes to leave out, and how many to send then.
+    pub window: Option<(u64, u64)>,
     /// Bytes a second from the upstream, 0 is no limit.
-    pub rate: u64,
+    rate: u64,
     pace: Timer,
     asked_ms: u64,
     header_ms: u64,
@@ -86,6 +88,7 @@ impl UpstreamBody {
             protocol: call.protocol.clone(),
             attempt: None,
             cut,
+            window: None,
             rate: 0,
             pace: Timer::new(),
             asked_ms,
@@ -158,6 +161,16 @@ impl UpstreamBody {
         request.upstream_trailers = trailers;
     }
 
+    /// Leaves of a piece what lies in the window.
+    fn cut_out(&mut self, piece: &mut Vec<u8>) {
+        let Some((skip, left)) = &mut self.window else { return };
+        let skipped = usize::try_from(*skip).unwrap_or(usize::MAX).min(piece.len());
+        piece.drain(..skipped);
+        *skip -= skipped as u64;
+        piece.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+        *left -= piece.len() as u64;
+    }
+
     /// How much may be read now under the rate; pending until some may.
     fn poll_allowance(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         if self.rate == 0 {
@@ -192,6 +205,12 @@ pub async fn deliver(
 ) -> Result<(), Broken> {
     if request.response.upgraded {
         return tunnel(request, driver, &mut body).await;
+    }
+    if body.buffering
+        && let Some(template) = &*body.settings.limit_rate
+    {
+        let rate = request.render(template);
+        body.rate = schema::value::size(&rate).unwrap_or(0) as u64;
     }
     let result = body.flow(request, driver, &mut transforms).await;
     body.settle(request);
@@ -236,6 +255,7 @@ impl UpstreamBody {
                 self.retire(request.thread);
             }
             let filled = piece.len() >= read_bytes;
+            self.cut_out(&mut piece);
             let kept_up = self.send(request, driver, transforms, &mut piece).await?;
             read_bytes = match (kept_up, filled) {
                 (true, true) => (read_bytes * 2).min(READ_BYTES_MAX),

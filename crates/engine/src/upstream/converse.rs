@@ -141,7 +141,11 @@ impl Sending {
         let rest = match (&replaced, framing) {
             (Some(_), _) => Rest::Stored(None),
             (None, BodyFraming::None) => Rest::Nothing,
-            (None, framing) if asking.streaming => Rest::Client(framing),
+            (None, framing) if asking.streaming => {
+                // What has come of the body already leaves with the head.
+                frame(framing, &request.body.memory, &mut buffer);
+                Rest::Client(framing)
+            }
             (None, _) => {
                 let stored = request.body.stored_bytes;
                 Rest::Stored(request.body.file.clone().map(|file| (file, 0, stored)))
@@ -256,10 +260,6 @@ impl Sending {
         stream: &mut Stream,
     ) -> Poll<Result<(), Fault>> {
         let pause = Duration::from_millis(asking.call.settings.send_timeout.0);
-        // What has come of the body already leaves with the head.
-        if self.sent_bytes == 0 && self.written == 0 && driver.has_body_at_hand() {
-            let _ = self.poll_take_piece(cx, request, driver)?;
-        }
         loop {
             self.starved = false;
             let before = self.sent_bytes;
@@ -340,22 +340,27 @@ impl Sending {
         request.received_bytes += count as u64;
         let limit = request.plan.core.client_max_body_size.0;
         check_size(request, limit, count as u64).map_err(Fault::Client)?;
-        match framing {
-            BodyFraming::Chunked if count == 0 => {
-                http::chunked::last_chunk(&Fields::default(), &mut self.buffer);
-            }
-            BodyFraming::Chunked => {
-                http::chunked::chunk_header(count, &mut self.buffer);
-                self.buffer.extend_from_slice(&self.piece);
-                self.buffer.extend_from_slice(b"\r\n");
-            }
-            _ => self.buffer.extend_from_slice(&self.piece),
+        if count == 0 && framing == BodyFraming::Chunked {
+            http::chunked::last_chunk(&Fields::default(), &mut self.buffer);
         }
+        frame(framing, &self.piece, &mut self.buffer);
         if count == 0 || driver.body_is_done() && framing != BodyFraming::Chunked {
             request.body.read = true;
             self.rest = Rest::Nothing;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Appends a piece of the body as the upstream is to get it.
+fn frame(framing: BodyFraming, piece: &[u8], out: &mut Vec<u8>) {
+    let chunked = framing == BodyFraming::Chunked && !piece.is_empty();
+    if chunked {
+        http::chunked::chunk_header(piece.len(), out);
+    }
+    out.extend_from_slice(piece);
+    if chunked {
+        out.extend_from_slice(b"\r\n");
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Call, Destination, Server, Upstream};
 use crate::Request;
 use crate::plan::Snapshot;
 use crate::thread::Thread;
+use bstr::BString;
 use conf::Level;
 use http::Status;
 use net::address::Address;
@@ -30,6 +31,11 @@ pub(super) async fn upstream_of(request: &mut Request<'_>, call: &Call) -> Resul
     if let Some(known) = request.thread.dynamic_upstream(host, port) {
         return Ok(known);
     }
+    if let Some(path) = host.strip_prefix(b"unix:") {
+        let upstream = Arc::new(group_of(host, vec![Address::unix(path)]));
+        request.thread.keep_dynamic_upstream(host, port, upstream.clone(), u64::MAX);
+        return Ok(upstream);
+    }
     let addresses = match std::str::from_utf8(host).ok().and_then(super::url::literal) {
         Some(ip) => vec![(ip, u64::MAX)],
         None => {
@@ -44,18 +50,17 @@ pub(super) async fn upstream_of(request: &mut Request<'_>, call: &Call) -> Resul
         }
     };
     let valid_until_ms = addresses.iter().map(|(_, until)| *until).min().unwrap_or(0);
-    let server = Server {
-        text: host.clone(),
-        name: None,
-        addresses: addresses.iter().map(|(ip, _)| Address::Inet(SocketAddr::new(*ip, port))).collect(),
-        peer: balance::Peer::new(host.clone()),
-        resolve: false,
-    };
-    let made =
-        Upstream::new(host.clone(), vec![server], Default::default(), Keepalive::default(), None, true);
-    let made = Arc::new(made);
+    let addresses = addresses.iter().map(|(ip, _)| Address::Inet(SocketAddr::new(*ip, port)));
+    let made = Arc::new(group_of(host, addresses.collect()));
     request.thread.keep_dynamic_upstream(host, port, made.clone(), valid_until_ms);
     Ok(made)
+}
+
+/// A group for one host.
+fn group_of(host: &BString, addresses: Vec<Address>) -> Upstream {
+    let peer = balance::Peer::new(host.clone());
+    let server = Server { text: host.clone(), name: None, addresses, peer, resolve: false };
+    Upstream::new(host.clone(), vec![server], Default::default(), Keepalive::default(), None, true)
 }
 
 /// Looks up the names of a snapshot's upstreams until another snapshot takes its place.

@@ -25,6 +25,7 @@ pub fn settle(
         head.fields.get(b"X-Accel-Redirect").filter(|_| !ignored.has(IgnoreHeaders::REDIRECT))
     {
         let target = redirect_target(target);
+        carry(request, call, &head);
         body.finish_quickly(request);
         if request.method != http::Method::Head {
             request.method = http::Method::Get;
@@ -36,10 +37,10 @@ pub fn settle(
         && request.error_status.is_none()
         && request.plan.error_pages.iter().any(|page| page.status == head.status.0)
     {
-        if head.status == Status::UNAUTHORIZED
-            && let Some(value) = head.fields.get(b"WWW-Authenticate")
-        {
-            request.response.fields.push(b"WWW-Authenticate", value);
+        if head.status == Status::UNAUTHORIZED {
+            for value in head.fields.all(b"WWW-Authenticate") {
+                request.response.fields.push(b"WWW-Authenticate", value);
+            }
         }
         body.finish_quickly(request);
         return Flow::Deny(head.status);
@@ -48,6 +49,23 @@ pub fn settle(
     copy_head(request, call, &mut head);
     let status = head.status;
     Flow::Reply(Reply { status, source: Source::Upstream(Box::new(body)) })
+}
+
+/// What of the answer stays when another one takes its place.
+fn carry(request: &mut Request<'_>, call: &Call, head: &ResponseHead) {
+    const CARRIED: [&[u8]; 5] =
+        [b"content-type", b"set-cookie", b"content-disposition", b"cache-control", b"expires"];
+    request.response.clear();
+    for (name, value) in head.fields.iter() {
+        if CARRIED.iter().any(|carried| name.eq_ignore_ascii_case(carried)) {
+            copy_header(request, call, name, value);
+        }
+    }
+    let mut fields = std::mem::take(&mut request.response.fields);
+    if !request.response.content_type.is_empty() {
+        fields.push(b"Content-Type", &request.response.content_type);
+    }
+    request.carried = fields;
 }
 
 /// `X-Accel-Redirect`: a URI of this server, escaped, or a named location.
@@ -118,6 +136,8 @@ fn copy_header(request: &mut Request<'_>, call: &Call, name: &[u8], value: &[u8]
             response.content_type.extend_from_slice(value);
             return;
         }
+        // Ranges are ours to offer then.
+        b"accept-ranges" if call.settings.force_ranges.0 => return,
         b"server" => response.server_given = true,
         b"date" => response.date_given = true,
         b"last-modified" => {

@@ -408,7 +408,7 @@ impl Protocol for Pass {
             !self.cookie_domains.is_empty() || !self.cookie_paths.is_empty() || !self.cookie_flags.is_empty();
         if rewrites && name.eq_ignore_ascii_case(b"set-cookie") {
             let made = cookie(request, value, &self.cookie_domains, &self.cookie_paths, &self.cookie_flags);
-            request.response.fields.push(name, &made);
+            request.response.fields.push(name, made.as_deref().unwrap_or(value));
             return true;
         }
         false

@@ -1,6 +1,6 @@
 //! Rewriting of response headers: `proxy_redirect`, `proxy_cookie_domain`, `_path`, `_flags`.
 
-use bstr::{BStr, BString, ByteSlice};
+use bstr::ByteSlice;
 use conf::{Node, Word};
 use engine::Request;
 use engine::module::{Build, CompiledRegex};
@@ -61,13 +61,19 @@ impl Rewrite {
         }
     }
 
-    /// As [`Rewrite::apply_to_prefix`], for a value that must be equal without regard to case (domains).
-    fn apply_to_whole(&self, request: &mut Request, value: &[u8]) -> Option<Vec<u8>> {
+    /// As [`Rewrite::apply_to_prefix`], for a domain: equal without regard to case, and its leading dot stays.
+    fn apply_to_domain(&self, request: &mut Request, value: &[u8]) -> Option<Vec<u8>> {
         match &self.pattern {
             Pattern::Text(domain) => {
                 let domain = request.render(domain);
-                let bare = domain.strip_prefix(b".").unwrap_or(&domain);
-                bare.eq_ignore_ascii_case(value).then(|| request.render(&self.replacement))
+                let wanted = domain.strip_prefix(b".").unwrap_or(&domain);
+                let (dot, bare) = value.split_at(usize::from(value.starts_with(b".")));
+                if !wanted.eq_ignore_ascii_case(bare) {
+                    return None;
+                }
+                let mut out = dot.to_vec();
+                request.render_into(&self.replacement, &mut out);
+                Some(out)
             }
             Pattern::Regex(regex) => self.apply_regex(request, regex, value),
         }
@@ -93,28 +99,9 @@ pub fn cookie_line(node: &Node, build: &mut Build) -> Result<Option<Rewrite>, Pr
 pub struct CookieFlags {
     /// Which cookies; none is `off`.
     cookie: Option<Pattern>,
-    /// Flags as they are to be, by name: added, changed or taken away.
-    flags: Vec<Flag>,
+    /// The flags; words that are none are passed over when they are used, as variables may hold anything.
+    flags: Vec<Template>,
 }
-
-#[derive(Clone)]
-enum Flag {
-    Fixed(&'static str, bool),
-    Variable(Template),
-}
-
-/// Flags by their words: the attribute's text, and whether it is set.
-const FLAGS: [(&str, (&str, bool)); 9] = [
-    ("secure", ("Secure", true)),
-    ("nosecure", ("Secure", false)),
-    ("httponly", ("HttpOnly", true)),
-    ("nohttponly", ("HttpOnly", false)),
-    ("samesite=strict", ("SameSite=Strict", true)),
-    ("samesite=lax", ("SameSite=Lax", true)),
-    ("samesite=none", ("SameSite=None", true)),
-    ("nosamesite", ("SameSite", false)),
-    ("", ("", false)),
-];
 
 impl CookieFlags {
     /// Reads one line.
@@ -135,17 +122,9 @@ impl CookieFlags {
             }
             None => Pattern::Text(build.template(word.text.as_ref()).map_err(|problem| problem.on(word))?),
         };
-        let mut flags = Vec::new();
-        for word in &node.args[1..] {
-            if word.text.contains(&b'$') {
-                flags.push(Flag::Variable(
-                    build.template(word.text.as_ref()).map_err(|problem| problem.on(word))?,
-                ));
-                continue;
-            }
-            flags.extend(flag(word.text.as_ref()).map_err(|problem| problem.on(word))?);
-        }
-        Ok(CookieFlags { cookie: Some(cookie), flags })
+        let flags =
+            node.args[1..].iter().map(|word| build.template(word.text.as_ref()).map_err(|p| p.on(word)));
+        Ok(CookieFlags { cookie: Some(cookie), flags: flags.collect::<Result<_, _>>()? })
     }
 
     fn applies(&self, request: &mut Request, name: &[u8]) -> bool {
@@ -157,67 +136,107 @@ impl CookieFlags {
     }
 }
 
-fn flag(text: &BStr) -> Result<Option<Flag>, Problem> {
-    let known = FLAGS.iter().find(|(word, _)| word.as_bytes().eq_ignore_ascii_case(text));
-    match known {
-        Some(("", _)) => Ok(None),
-        Some((_, (attribute, on))) => Ok(Some(Flag::Fixed(attribute, *on))),
-        None => Err(Problem::new(format!("invalid parameter \"{text}\""))),
+/// An attribute of a cookie, the first being the cookie itself.
+struct Attribute {
+    name: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+impl Attribute {
+    fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 }
 
-/// A `Set-Cookie` value after all three directives.
+fn attributes(value: &[u8]) -> Vec<Attribute> {
+    let spaces = |text: &[u8]| text.trim_with(|byte| byte == ' ').to_vec();
+    let parts = value.split(|byte| *byte == b';').map(|part| match part.split_once_str("=") {
+        Some((name, value)) => Attribute { name: spaces(name), value: Some(spaces(value)) },
+        None => Attribute { name: spaces(part), value: None },
+    });
+    parts.collect()
+}
+
+/// A `Set-Cookie` value after all three directives; none when nothing was to be changed.
 pub fn cookie(
     request: &mut Request,
     value: &[u8],
     domains: &[Option<Rewrite>],
     paths: &[Option<Rewrite>],
     flags: &[CookieFlags],
-) -> Vec<u8> {
-    let mut parts: Vec<BString> = value.split(|byte| *byte == b';').map(|part| part.trim().into()).collect();
+) -> Option<Vec<u8>> {
+    let mut parts = attributes(value);
+    parts.first()?.value.as_ref()?;
+    let mut changed = false;
     for part in parts.iter_mut().skip(1) {
-        let Some((name, text)) = part.split_once_str("=") else { continue };
-        let replaced = if name.eq_ignore_ascii_case(b"domain") {
-            let bare = text.strip_prefix(b".").unwrap_or(text).to_vec();
-            domains.iter().flatten().find_map(|rewrite| rewrite.apply_to_whole(request, &bare))
-        } else if name.eq_ignore_ascii_case(b"path") {
-            let text = text.to_vec();
+        let Some(text) = part.value.clone() else { continue };
+        let replaced = if part.is("domain") {
+            domains.iter().flatten().find_map(|rewrite| rewrite.apply_to_domain(request, &text))
+        } else if part.is("path") {
             paths.iter().flatten().find_map(|rewrite| rewrite.apply_to_prefix(request, &text))
         } else {
             None
         };
-        if let Some(replaced) = replaced {
-            let mut made = BString::from(name);
-            made.push(b'=');
-            made.extend_from_slice(&replaced);
-            *part = made;
+        if replaced.is_some() {
+            part.value = replaced;
+            changed = true;
         }
     }
-    let name = parts.first().and_then(|part| part.split_str("=").next()).unwrap_or_default().to_vec();
+    let name = parts.first().map(|part| part.name.clone()).unwrap_or_default();
     if let Some(line) = flags.iter().find(|line| line.applies(request, &name)) {
-        set_flags(request, &mut parts, &line.flags);
+        for flag in &line.flags {
+            let word = request.render(flag).to_ascii_lowercase();
+            changed |= set_flag(&mut parts, &word);
+        }
     }
-    bstr::join("; ", parts)
+    changed.then(|| joined(&parts))
 }
 
-fn set_flags(request: &mut Request, parts: &mut Vec<BString>, flags: &[Flag]) {
-    for wanted in flags {
-        let (attribute, on) = match wanted {
-            Flag::Fixed(attribute, on) => (*attribute, *on),
-            Flag::Variable(template) => match flag(request.render(template).as_bstr()) {
-                Ok(Some(Flag::Fixed(attribute, on))) => (attribute, on),
-                _ => continue,
-            },
-        };
-        let bare = attribute.split('=').next().unwrap_or(attribute).as_bytes();
-        let is_it =
-            |part: &BString| part.split_str("=").next().is_some_and(|name| name.eq_ignore_ascii_case(bare));
-        let at = parts.iter().skip(1).position(is_it).map(|at| at + 1);
-        match (at, on) {
-            (Some(at), true) => parts[at] = attribute.into(),
-            (Some(at), false) => drop(parts.remove(at)),
-            (None, true) => parts.push(attribute.into()),
-            (None, false) => {}
+/// Adds, changes or removes one flag; false for a word that is none.
+fn set_flag(parts: &mut Vec<Attribute>, word: &[u8]) -> bool {
+    let (name, value, on): (&str, Option<&str>, bool) = match word {
+        b"secure" => ("Secure", None, true),
+        b"nosecure" => ("Secure", None, false),
+        b"httponly" => ("HttpOnly", None, true),
+        b"nohttponly" => ("HttpOnly", None, false),
+        b"samesite=strict" => ("SameSite", Some("Strict"), true),
+        b"samesite=lax" => ("SameSite", Some("Lax"), true),
+        b"samesite=none" => ("SameSite", Some("None"), true),
+        b"nosamesite" => ("SameSite", None, false),
+        _ => return false,
+    };
+    let at = parts.iter().skip(1).position(|part| part.is(name)).map(|at| at + 1);
+    let value = value.map(|value| value.as_bytes().to_vec());
+    match (at.and_then(|at| parts.get_mut(at)), on) {
+        (None, true) => parts.push(Attribute { name: name.as_bytes().to_vec(), value }),
+        (None, false) => {}
+        (Some(part), true) => {
+            let same = value.as_deref().is_none_or(|value| {
+                part.value.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(value))
+            });
+            if !same {
+                *part = Attribute { name: name.as_bytes().to_vec(), value };
+            }
+        }
+        (Some(_), false) => {
+            let mut first = true;
+            parts.retain(|part| std::mem::take(&mut first) || !part.is(name));
         }
     }
+    true
+}
+
+fn joined(parts: &[Attribute]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 {
+            out.extend_from_slice(b"; ");
+        }
+        out.extend_from_slice(&part.name);
+        if let Some(value) = &part.value {
+            out.push(b'=');
+            out.extend_from_slice(value);
+        }
+    }
+    out
 }
