@@ -43,7 +43,7 @@ impl Geo {
             Some(variable) => {
                 let mut text = Vec::new();
                 request.variable(variable, &mut text);
-                network::address_and_port(&text).filter(|address| address.port() == 0)?.ip()
+                network::ip(&text)?
             }
         };
         if self.proxies.is_empty() {

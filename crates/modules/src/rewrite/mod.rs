@@ -355,6 +355,8 @@ impl Return {
                 Flow::Deny(self.status)
             };
         };
+        // `$status` in the text is the one to be sent.
+        request.response.status = self.status;
         let text = request.render(text);
         self.reply(request, text)
     }
