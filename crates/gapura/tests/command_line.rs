@@ -4,6 +4,8 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use support::gateway::{binary, is_gapura};
 use support::server::{Server, is_root};
@@ -247,6 +249,60 @@ fn an_unknown_user_is_refused_where_users_can_be_changed() {
         );
         assert_eq!(server.says(&["-t"], 1), expected);
     }
+}
+
+#[test]
+fn warnings_are_said_and_do_no_harm() {
+    let conf = "pid nginx.pid; error_log error.log; events {}\nhttp {\n server { listen %HOST%:8080; server_name a; }\n \
+                server { listen %HOST%:8080; server_name a; }\n}\n";
+    let server = Server::new("nginx", conf);
+    let warning =
+        format!("nginx: [warn] conflicting server name \"a\" on {}, ignored\n", server.address(8080));
+    assert_eq!(server.says(&["-tq"], 0), warning);
+    let told = server.says(&["-t"], 0);
+    assert!(told.starts_with(&warning) && told.ends_with(" test is successful\n"), "{told}");
+    assert!(server.log().contains(" [warn] "), "{}", server.log());
+}
+
+#[test]
+fn knobs_without_anything_to_tune_are_named_once() {
+    let conf = "pid nginx.pid; error_log error.log; events { use epoll; multi_accept on; }\n\
+                http { server { listen %HOST%:8080; connection_pool_size 512; } server { listen %HOST%:8081; connection_pool_size 512; } }\n";
+    if !is_gapura() {
+        return;
+    }
+    let told = "accepted, with nothing to tune here: \"connection_pool_size\", \"multi_accept\", \"use\"\n";
+    let server = Server::new("gapura", conf);
+    assert!(server.says(&["-t"], 0).ends_with(&format!(" test is successful\ngapura: {told}")));
+    assert_eq!(server.says(&["-tq"], 0), "");
+    // Whoever calls it nginx gets nginx's two lines, unless it is a person.
+    let server = Server::new("nginx", conf);
+    assert!(server.says(&["-t"], 0).ends_with(" test is successful\n"));
+}
+
+/// As somebody who may not write into the folder.
+#[test]
+fn a_test_fails_where_a_start_would() {
+    if !is_root() {
+        return;
+    }
+    let server = Server::new("nginx", PLAIN);
+    fs::set_permissions(server.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(server.path("nginx.pid"), "").unwrap();
+    let pid = server.path("nginx.pid").display().to_string();
+    let mut command = server.command(&["-t", "-e", "stderr", "-g", "user nobody;"]);
+    let Ok(output) = command.uid(65534).gid(65534).output() else {
+        eprintln!("skipped: others may not run the program here");
+        return;
+    };
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let denied = format!(": open() \"{pid}\" failed (13: Permission denied)\n");
+    assert!(told.contains(&denied), "{told}");
+    let ignored = ": the \"user\" directive makes sense only if the master process runs with super-user privileges, \
+                   ignored in command line\n";
+    assert!(told.contains(ignored), "{told}");
+    assert!(told.ends_with(" test failed\n"), "{told}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod support;
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 use support::client::Connection;
 use support::gateway::{is_gapura, send};
@@ -365,6 +366,37 @@ fn the_worker_is_nobody_special() {
     assert_eq!(status_line(worker, "Uid"), [&uid[..]; 4].join(" "));
     assert_eq!(status_line(worker, "Gid"), [&gid[..]; 4].join(" "));
     assert_eq!(status_line(server.master(), "Uid"), "0 0 0 0");
+}
+
+#[test]
+fn it_runs_without_being_root() {
+    if !is_root() {
+        return;
+    }
+    const NOBODY: u32 = 65534;
+    let server = Server::new("nginx", &answering("a"));
+    std::os::unix::fs::chown(server.path(""), Some(NOBODY), Some(NOBODY)).unwrap();
+    let output = fs::File::create(server.path("output")).unwrap();
+    let mut command = server.command(&[]);
+    command.uid(NOBODY).gid(NOBODY).stdout(output.try_clone().unwrap()).stderr(output);
+    let Ok(status) = command.status() else {
+        eprintln!("skipped: others may not run the program here");
+        return;
+    };
+    assert!(status.success(), "{}", text_of(&server.path("output")));
+    wait_for("a pid file", PATIENCE, || server.pid());
+    let ids = [NOBODY; 4].map(|id| id.to_string()).join(" ");
+    assert_eq!(status_line(server.worker(), "Uid"), ids);
+    server.wait_for_body(8080, "a");
+    server.write(&format!("user root;\n{}", answering("b")));
+    let mut reload = server.command(&["-s", "reload"]);
+    assert!(reload.uid(NOBODY).gid(NOBODY).status().unwrap().success());
+    server.wait_for_body(8080, "b");
+    assert_eq!(status_line(server.worker(), "Uid"), ids);
+    server.wait_for_log(
+        "the \"user\" directive makes sense only if the master process runs with super-user privileges",
+        1,
+    );
 }
 
 #[test]

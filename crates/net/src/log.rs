@@ -3,8 +3,8 @@
 //! nginx makes one `write` for every line. Here each thread collects the lines of one turn of its event loop
 //! per log and writes them with one call when the loop is about to wait, or when 64 KB have come together; the
 //! file is opened with `O_APPEND`, so that lines of several threads and processes stay whole. `buffer=`,
-//! `flush=` and `gzip=` keep lines longer, as in nginx. What a thread still holds is written when its event loop
-//! ends, when the thread ends, and by [`flush_thread`].
+//! `flush=` and `gzip=` keep lines longer, as in nginx; messages of error logs are written at once. What a thread
+//! still holds is written when its event loop ends, when the thread ends, and by [`flush_thread`].
 //!
 //! A log that cannot be written never stops anything: the lines are lost, a full disk is left alone for the
 //! rest of the second, and the failure is told to [`on_failure`]'s receiver, once a minute per log.
@@ -94,25 +94,8 @@ impl Log {
 
     /// Adds a line (without the line feed at its end). Syslog gets it with the severity of the configuration.
     pub fn append(&self, line: &[u8]) {
-        self.append_as(line, None);
-    }
-
-    /// Adds a line that carries a severity of its own, as error-log messages do.
-    pub fn append_with_severity(&self, line: &[u8], severity: Severity) {
-        self.append_as(line, Some(severity));
-    }
-
-    /// The file behind it, if it is one.
-    pub fn file(&self) -> Option<&Arc<LogFile>> {
-        match &self.0.sink {
-            Sink::File(file) => Some(file),
-            _ => None,
-        }
-    }
-
-    fn append_as(&self, line: &[u8], severity: Option<Severity>) {
         if let Sink::Syslog(syslog) = &self.0.sink {
-            if let Err(failure) = syslog.send(line, severity) {
+            if let Err(failure) = syslog.send(line, None) {
                 report(vec![failure]);
             }
             return;
@@ -124,6 +107,26 @@ impl Log {
             Err(_) => {
                 let _ = self.0.write(&[line, b"\n"].concat());
             }
+        }
+    }
+
+    /// Writes a line that carries a severity of its own, as error-log messages do. It goes out at once: it may be
+    /// the last one, and whoever got an error as an answer looks for its reason now.
+    pub fn append_with_severity(&self, line: &[u8], severity: Severity) {
+        let written = match &self.0.sink {
+            Sink::Syslog(syslog) => syslog.send(line, Some(severity)),
+            Sink::File(_) | Sink::Stderr => self.0.write(&[line, b"\n"].concat()),
+        };
+        if let Err(failure) = written {
+            report(vec![failure]);
+        }
+    }
+
+    /// The file behind it, if it is one.
+    pub fn file(&self) -> Option<&Arc<LogFile>> {
+        match &self.0.sink {
+            Sink::File(file) => Some(file),
+            _ => None,
         }
     }
 }
