@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -135,23 +135,19 @@ impl Demo {
         if port != wished {
             notes.push(format!("Port {wished} is taken; the gateway listens on {port}."));
         }
-        let own_port = options.command.is_some();
-        let app_port = free_port(APP_PORT, |first| {
-            (0..options.apps).map(|index| app_address(index, first, own_port)).collect()
-        })?;
+        let tree = Tree::make(options.dir.as_deref())?;
+        let (apps, app_port) = start_apps(&options, &tree.folder.join("logs"))?;
         if app_port != APP_PORT {
             notes.push(format!("Port {APP_PORT} is taken; the servers listen on {app_port}."));
         }
-        let tree = Tree::make(options.dir.as_deref())?;
         let gateway: SocketAddr = (Ipv4Addr::LOCALHOST, port).into();
-        let apps: Vec<SocketAddr> =
-            (0..options.apps).map(|index| app_address(index, app_port, own_port)).collect();
-        for kept in tree.write(gateway, &apps)? {
+        let addresses: Vec<SocketAddr> = apps.iter().map(|(app, _)| app.address).collect();
+        for kept in tree.write(gateway, &addresses)? {
             notes.push(format!("The file of the last time is kept as {kept}."));
         }
         let mut demo = Demo {
             gateway: Server::new("gateway".to_owned(), gateway),
-            apps: Vec::new(),
+            apps,
             log: Log::follow(&tree.folder.join("logs/access.log")),
             file: tree.proxy_file(),
             tree,
@@ -163,22 +159,8 @@ impl Demo {
             asking: false,
             message: notes,
         };
-        for address in apps {
-            demo.start_app(address)?;
-        }
-        if demo.options.command.is_none() {
-            demo.apps.iter_mut().for_each(|(app, _)| app.wait(START_MAX));
-        }
         demo.start_gateway()?;
         Ok(demo)
-    }
-
-    fn start_app(&mut self, address: SocketAddr) -> Result<(), String> {
-        let mut app = Server::new(format!("app{}", self.apps.len() + 1), address);
-        app.start_app(self.options.command.as_deref(), &self.logs())
-            .map_err(|error| format!("cannot start {}: {error}", app.name))?;
-        self.apps.push((app, 0));
-        Ok(())
     }
 
     fn start_gateway(&mut self) -> Result<(), String> {
@@ -330,9 +312,12 @@ impl Demo {
             return;
         }
         let address = app_address(index, self.app_port, self.options.command.is_some());
-        if let Err(message) = self.start_app(address) {
-            self.message = vec![message];
-            return;
+        match start_app(index, address, &self.options, &self.logs()) {
+            Ok(app) => self.apps.push((app, 0)),
+            Err(message) => {
+                self.message = vec![message];
+                return;
+            }
         }
         match self.tree.add_server(address) {
             Ok(true) => self.reload(sender),
@@ -422,6 +407,41 @@ fn request(gateway: SocketAddr) -> io::Result<()> {
     let mut answer = Vec::new();
     stream.take(1 << 20).read_to_end(&mut answer)?;
     Ok(())
+}
+
+/// Starts the app servers on the first port from [`APP_PORT`] on that is free for all of them.
+fn start_apps(options: &Options, logs: &Path) -> Result<(Vec<(Server, u64)>, u16), String> {
+    let own_port = options.command.is_some();
+    let mut first = APP_PORT;
+    loop {
+        first = free_port(first, |first| {
+            (0..options.apps).map(|index| app_address(index, first, own_port)).collect()
+        })?;
+        let mut apps = Vec::new();
+        for index in 0..options.apps {
+            apps.push((start_app(index, app_address(index, first, own_port), options, logs)?, 0));
+        }
+        if own_port {
+            return Ok((apps, first)); // the user's programs may take their time
+        }
+        apps.iter_mut().for_each(|(app, _)| app.wait(START_MAX));
+        if apps.iter().all(|(app, _)| app.state == State::Running) {
+            return Ok((apps, first));
+        }
+        // Somebody else took the port meanwhile.
+        first = first.saturating_add(1);
+        if first > APP_PORT + PORTS_TRIED_MAX {
+            return Err(format!("the servers do not start; see {}", logs.display()));
+        }
+    }
+}
+
+fn start_app(index: usize, address: SocketAddr, options: &Options, logs: &Path) -> Result<Server, String> {
+    let mut app = Server::new(format!("app{}", index + 1), address);
+    match app.start_app(options.command.as_deref(), logs) {
+        Ok(()) => Ok(app),
+        Err(error) => Err(format!("cannot start {}: {error}", app.name)),
+    }
 }
 
 /// The first port from `wished` on at which all `addresses` can be listened on.

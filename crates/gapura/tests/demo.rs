@@ -4,14 +4,15 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use support::client::Connection;
 use support::gateway::{Running, send};
-use support::{Folder, text_of, wait_for};
+use support::{Folder, is_installed, nothing_may_be_skipped, text_of, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -109,6 +110,63 @@ fn runs_commands_and_ends_all_they_started() {
     });
     send(demo.process.id(), Signal::KILL).unwrap();
     wait_for("the commands are gone", PATIENCE, || (sleepers(&unique) == 0).then_some(()));
+}
+
+#[test]
+fn keys_stop_start_add_and_reload() {
+    if !is_installed("script") {
+        assert!(!nothing_may_be_skipped(), "this must run under CI=true, but there is no script(1) here");
+        return eprintln!("skipped: there is no script(1) on this machine, which lends a terminal");
+    }
+    let folder = Folder::new("gapura-demo-keys");
+    let tree = folder.path().join("tree");
+    let command = format!("{} demo --port 18080 --dir {}", env!("CARGO_BIN_EXE_gapura"), tree.display());
+    let terminal = Command::new("script")
+        .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(fs::File::create(folder.path().join("screen")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut terminal = Terminal(terminal);
+    let mut keys = terminal.0.stdin.take().unwrap();
+    let shown = |text: &str| {
+        wait_for(&format!("the screen shows {text}"), PATIENCE, || {
+            text_of(&folder.path().join("screen")).contains(text).then_some(())
+        });
+    };
+    shown("press r; break it and press r:");
+    for (key, text) in [
+        ("1", "app1 is stopped."),
+        (" ", "10 requests, \x1b[2m0 failed"), // although one of them found the first server gone
+        ("1", "app1 is back."),
+        ("+", "Reloaded."),
+        ("3", "app3 is stopped."),
+    ] {
+        keys.write_all(key.as_bytes()).unwrap();
+        shown(text);
+    }
+    let proxy = tree.join("sites/proxy.conf");
+    let text = fs::read_to_string(&proxy).unwrap();
+    assert!(text.contains("server 127.0.0.4:"), "{text}");
+    fs::write(&proxy, text.replace("server_name mydomain.localhost;", "server_nam mydomain.localhost;"))
+        .unwrap();
+    keys.write_all(b"r").unwrap();
+    shown("unknown directive \"server_nam\"");
+    keys.write_all(b"q").unwrap();
+    let status = wait_for("the demo has ended", PATIENCE, || terminal.0.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+    shown("The configuration and the logs stay in");
+}
+
+/// Closes with its owner.
+struct Terminal(Child);
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// How many processes `sleep {argument}` there are.

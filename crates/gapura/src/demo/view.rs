@@ -111,10 +111,8 @@ impl View<'_> {
         let line = key(key(line, "+", "add one"), "space", "ask 10 times");
         vec![
             key(key(line, "r", "reload"), "q", "quit"),
-            Line::new().and(
-                Style::Soft,
-                format!("  Edit {} and press r; break it and press r.", self.file.display()),
-            ),
+            Line::new().and(Style::Soft, "  Edit this file and press r; break it and press r:"),
+            Line::new().and(Style::Plain, format!("  {}", self.file.display())),
         ]
     }
 
