@@ -7,6 +7,7 @@
 
 mod access;
 mod addition;
+mod auth_basic;
 mod auth_request;
 mod autoindex;
 mod cidr;
@@ -49,6 +50,7 @@ pub static MODULES: &[&Module] = &[
     &limit_req::MODULE,
     &limit_conn::MODULE,
     &access::MODULE,
+    &auth_basic::MODULE,
     &auth_request::MODULE,
     &try_files::MODULE,
     &mirror::MODULE,
