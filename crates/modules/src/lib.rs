@@ -28,6 +28,7 @@ mod random_index;
 mod realip;
 mod referer;
 mod rewrite;
+mod secure_link;
 mod split_clients;
 mod static_files;
 mod stub_status;
@@ -45,6 +46,7 @@ pub static MODULES: &[&Module] = &[
     &geo::MODULE,
     &split_clients::MODULE,
     &referer::MODULE,
+    &secure_link::MODULE,
     &rewrite::MODULE,
     &realip::MODULE,
     &limit_req::MODULE,

@@ -37,7 +37,9 @@ pub static MODULE: Module = Module {
             name: "auth_basic_user_file",
             default: "",
             set: &Declare {
-                inherit: Some(|outer: &Conf, inner: &mut Conf| inner.user_file.inherit_from(&outer.user_file)),
+                inherit: Some(|outer: &Conf, inner: &mut Conf| {
+                    inner.user_file.inherit_from(&outer.user_file)
+                }),
                 settle: Some(|conf: &mut Conf| conf.user_file.settle()),
                 ..Declare::new(user_file)
             },
@@ -112,7 +114,9 @@ impl Step for AuthBasic {
 
     fn resume(&self, request: &mut Request, answer: Answer) -> Flow {
         let Answer::Read(read) = answer else { return Flow::Next };
-        let Some(basic) = http::authorization::basic(&request.head.fields) else { return self.demand(request) };
+        let Some(basic) = http::authorization::basic(&request.head.fields) else {
+            return self.demand(request);
+        };
         match read {
             Ok(text) => self.judge(request, &basic, &text),
             Err(error) => {
@@ -137,7 +141,8 @@ impl AuthBasic {
             }
             None => {
                 let path = self.path(request);
-                let message = format_args!("user \"{}\" was not found in \"{}\"", basic.user, BStr::new(&path));
+                let message =
+                    format_args!("user \"{}\" was not found in \"{}\"", basic.user, BStr::new(&path));
                 request.log_error(Level::Error, message);
                 self.demand(request)
             }

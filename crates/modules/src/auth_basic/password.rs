@@ -103,7 +103,13 @@ fn md5_crypt(password: &[u8], stored: &[u8], magic: &[u8]) -> Vec<u8> {
 }
 
 /// The step that MD5-crypt and SHA-crypt repeat.
-fn mixed_round<D: Digest>(round: usize, sum: &[u8], password: &[u8], salt: &[u8], second: &[u8]) -> Output<D> {
+fn mixed_round<D: Digest>(
+    round: usize,
+    sum: &[u8],
+    password: &[u8],
+    salt: &[u8],
+    second: &[u8],
+) -> Output<D> {
     let odd = round % 2 == 1;
     let mut next = D::new();
     next.update(if odd { password } else { sum });
@@ -197,18 +203,42 @@ mod tests {
         ("secret", "$1$x$0AXOYAuOs.uNCmG2qRI8W."),
         ("secret", "$5$saltstring$C3o4O1TC6aRHF4FI.QSZMXtHbaj2gSXr4sUc/3NcUi."),
         ("secret", "$5$rounds=1400$anotherlongsalts$hA9phAhHgeqcKTycY/LRKamQM18d5P2uD0VRrWGWMX6"),
-        ("secret", "$6$saltstring$AIsRs/Ee56G/tC8MEHhvReZTfx8u3rXXMl6eYrjCG9ibix19DxoMBLogdTET5Ukw9Sf7eZTITsuk0Ry5qulYz."),
-        ("secret", "$6$rounds=1000$abcdefghijklmnop$/ySzNKkDy6wawo9hTH6WxjPbiNMjvDjUNjja1ca1Iw8M6hvIP5521AJRYCq2LKFri/5fZ6KSUYfs/3ZzFVhh./"),
+        (
+            "secret",
+            "$6$saltstring$AIsRs/Ee56G/tC8MEHhvReZTfx8u3rXXMl6eYrjCG9ibix19DxoMBLogdTET5Ukw9Sf7eZTITsuk0Ry5qulYz.",
+        ),
+        (
+            "secret",
+            "$6$rounds=1000$abcdefghijklmnop$/ySzNKkDy6wawo9hTH6WxjPbiNMjvDjUNjja1ca1Iw8M6hvIP5521AJRYCq2LKFri/5fZ6KSUYfs/3ZzFVhh./",
+        ),
         ("secret", "$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"),
         ("secret", "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"),
         ("a much longer password than sixteen bytes, and more of it", "$1$saltsalt$rTbeWE8vZB3dEz5Gocr/w."),
         ("a much longer password than sixteen bytes, and more of it", "$1$x$AQx9r8yh1WTNX2cJoi2sB1"),
-        ("a much longer password than sixteen bytes, and more of it", "$5$saltstring$bkKPFjADQuN09ZlJufZDbCdksKDTbN6.QMZrdOgfjRD"),
-        ("a much longer password than sixteen bytes, and more of it", "$5$rounds=1400$anotherlongsalts$PUwBANN6/J2iw5spDq.A9utLo.BhibCil9maJVsdMH/"),
-        ("a much longer password than sixteen bytes, and more of it", "$6$saltstring$hYIy5NMlNja5AuY76TZF6GhAbGa6.5kETxgs1rvzA2SscygxMVm6EoE34YRjP.yy575bse2UFFwvoypd.nO4U1"),
-        ("a much longer password than sixteen bytes, and more of it", "$6$rounds=1000$abcdefghijklmnop$vY4D/9gp71wNbhXxF3pKTNH/Tnp7hnHHuRG1gaazBmwP4NMZHOd98RCoito75YH.Bvjta5EEpKnftJfyBGZGI0"),
-        ("a much longer password than sixteen bytes, and more of it", "$2b$05$abcdefghijklmnopqrstuu3dmP5L0zaQE7Y2cki.sydeIbuXkXqs6"),
-        ("a much longer password than sixteen bytes, and more of it", "$2y$04$abcdefghijklmnopqrstuu7UyYAJaZ5WbdSdVxIUJpqe9Ph8ss5C."),
+        (
+            "a much longer password than sixteen bytes, and more of it",
+            "$5$saltstring$bkKPFjADQuN09ZlJufZDbCdksKDTbN6.QMZrdOgfjRD",
+        ),
+        (
+            "a much longer password than sixteen bytes, and more of it",
+            "$5$rounds=1400$anotherlongsalts$PUwBANN6/J2iw5spDq.A9utLo.BhibCil9maJVsdMH/",
+        ),
+        (
+            "a much longer password than sixteen bytes, and more of it",
+            "$6$saltstring$hYIy5NMlNja5AuY76TZF6GhAbGa6.5kETxgs1rvzA2SscygxMVm6EoE34YRjP.yy575bse2UFFwvoypd.nO4U1",
+        ),
+        (
+            "a much longer password than sixteen bytes, and more of it",
+            "$6$rounds=1000$abcdefghijklmnop$vY4D/9gp71wNbhXxF3pKTNH/Tnp7hnHHuRG1gaazBmwP4NMZHOd98RCoito75YH.Bvjta5EEpKnftJfyBGZGI0",
+        ),
+        (
+            "a much longer password than sixteen bytes, and more of it",
+            "$2b$05$abcdefghijklmnopqrstuu3dmP5L0zaQE7Y2cki.sydeIbuXkXqs6",
+        ),
+        (
+            "a much longer password than sixteen bytes, and more of it",
+            "$2y$04$abcdefghijklmnopqrstuu7UyYAJaZ5WbdSdVxIUJpqe9Ph8ss5C.",
+        ),
         ("secret", "$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/"),
         ("", "$apr1$ab$S8K6Sgp3W8c9Jb6LxgywZ."),
         ("secret", "{SSHA}gVK8WC9YyFT1gMsQHTGCgT3sSv5zYWx0"),
@@ -219,14 +249,20 @@ mod tests {
         for (password, stored) in STORED {
             assert!(matches(password.as_bytes(), stored.as_bytes()), "{stored}");
             for wrong in ["", "secre", "secrets", "Secret"] {
-                assert_eq!(matches(wrong.as_bytes(), stored.as_bytes()), wrong == *password, "{wrong} {stored}");
+                assert_eq!(
+                    matches(wrong.as_bytes(), stored.as_bytes()),
+                    wrong == *password,
+                    "{wrong} {stored}"
+                );
             }
         }
     }
 
     #[test]
     fn what_has_no_known_form_matches_nothing() {
-        for stored in ["", "secret", "$9$x$y", "{SSHA}AAAA", "{SHA}", "$2y$05$short", "x", "$5$", "$6$rounds=5$"] {
+        for stored in
+            ["", "secret", "$9$x$y", "{SSHA}AAAA", "{SHA}", "$2y$05$short", "x", "$5$", "$6$rounds=5$"]
+        {
             assert!(!matches(b"secret", stored.as_bytes()), "{stored}");
         }
     }
