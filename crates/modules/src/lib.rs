@@ -10,6 +10,7 @@ mod addition;
 mod auth_basic;
 mod auth_request;
 mod autoindex;
+mod charset;
 mod cidr;
 mod computed;
 mod empty_gif;
@@ -66,5 +67,6 @@ pub static MODULES: &[&Module] = &[
     &headers::MODULE,
     &addition::MODULE,
     &sub::MODULE,
+    &charset::MODULE,
     &log::MODULE,
 ];

@@ -1,6 +1,6 @@
 //! Lists of MIME types that a filter works on: `sub_filter_types`, `addition_types` and their like.
 
-use bstr::BString;
+use bstr::{BString, ByteSlice};
 use conf::Node;
 use schema::{Problem, Services, Value};
 
@@ -16,12 +16,30 @@ pub struct MimeTypes {
 }
 
 impl MimeTypes {
-    /// Is a `Content-Type`, parameters and all, in the list?
-    pub fn contain(&self, content_type: &[u8]) -> bool {
-        let bare = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let is = |kind: &[u8]| kind.eq_ignore_ascii_case(bare);
-        self.all || is(HTML) || self.others.iter().any(|kind| is(kind))
+    /// `text/html` and these.
+    pub fn of(others: &[&str]) -> MimeTypes {
+        MimeTypes { all: false, others: others.iter().map(|kind| BString::from(*kind)).collect() }
     }
+
+    /// Is the type of a `Content-Type` in the list? Its charset does not count, other parameters do, as in nginx.
+    pub fn contain(&self, content_type: &[u8]) -> bool {
+        let (kind, _) = split_charset(content_type);
+        let is = |known: &[u8]| known.eq_ignore_ascii_case(kind);
+        self.all || is(HTML) || self.others.iter().any(|known| is(known))
+    }
+}
+
+/// A `Content-Type` without its charset, and the charset.
+pub fn split_charset(content_type: &[u8]) -> (&[u8], Option<&[u8]>) {
+    for (at, _) in content_type.iter().enumerate().filter(|(_, byte)| **byte == b';') {
+        let parameter = content_type[at + 1..].trim_start_with(|found| found == ' ');
+        let Some((name, value)) = parameter.split_at_checked(8) else { continue };
+        if name.eq_ignore_ascii_case(b"charset=") {
+            let value = value.strip_prefix(b"\"").unwrap_or(value);
+            return (&content_type[..at], Some(value.strip_suffix(b"\"").unwrap_or(value)));
+        }
+    }
+    (content_type, None)
 }
 
 impl Value for MimeTypes {
@@ -52,18 +70,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_and_case_do_not_count() {
-        let some = MimeTypes { all: false, others: vec!["text/css".into()] };
+    fn charset_and_case_do_not_count() {
+        let some = MimeTypes::of(&["text/css"]);
         let all = MimeTypes { all: true, others: Vec::new() };
         for (kind, in_some, in_all) in [
             ("text/html", true, true),
             ("Text/HTML; charset=utf-8", true, true),
-            ("text/css ;x", true, true),
+            ("text/css;CHARSET=\"utf-8\"", true, true),
+            ("text/html; level=1", false, true),
             ("text/plain", false, true),
             ("", false, true),
         ] {
             assert_eq!(some.contain(kind.as_bytes()), in_some, "{kind}");
             assert_eq!(all.contain(kind.as_bytes()), in_all, "{kind}");
+        }
+    }
+
+    #[test]
+    fn charsets_of_types() {
+        for (text, kind, charset) in [
+            ("text/html", "text/html", None),
+            ("text/html; charset=utf-8", "text/html", Some("utf-8")),
+            ("text/html;  Charset=\"utf-8\"", "text/html", Some("utf-8")),
+            ("text/html; a=b; charset=x", "text/html; a=b", Some("x")),
+            ("text/html;", "text/html;", None),
+            ("text/html; charset", "text/html; charset", None),
+        ] {
+            assert_eq!(
+                split_charset(text.as_bytes()),
+                (kind.as_bytes(), charset.map(str::as_bytes)),
+                "{text}"
+            );
         }
     }
 }
