@@ -1,6 +1,7 @@
 //! Chores of the project: `cargo xtask <command>`.
 
 mod bench;
+mod compat;
 mod spec;
 mod test;
 mod tidy;
@@ -16,6 +17,8 @@ usage: cargo xtask COMMAND
         measures Gapura beside other servers; see bench/README.md
   spec [--oracle[=NGINX]] [--binary PATH] [--only NAME] [--update] [FILE...]
         runs the specification documents on Gapura, or on a real nginx; --update shortens spec/pending.txt
+  compat --suite DIR [--binary PATH] [--only TEXT] [--update]
+        runs nginx's own tests (a checkout of nginx/nginx-tests) and compares with compat/nginx-tests.txt
   tidy [--update]
         checks the rules of the house; --update lowers xtask/ratchet.tsv
   test [STEP...]
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     let result = match command.as_str() {
         "bench" => bench::main(&rest),
         "spec" => spec::main(&rest),
+        "compat" => compat::main(&rest),
         "tidy" => tidy::main(&rest),
         "test" => test::main(&rest),
         _ => Err(USAGE.to_owned()),

@@ -440,7 +440,8 @@ fn prepare(request: &mut Request<'_>, listener: &Listen) {
             format_args!("client sent invalid header line: \"{line}\" while reading client request headers"),
         );
     }
-    request.settle_keep_alive();
+    // The location may end it; the server's own settings only hold where no location is found.
+    request.keep_alive = request.head.keep_alive();
 }
 
 /// A head that cannot be served: logged, answered, and the connection ends.

@@ -115,6 +115,20 @@ impl Driver {
         matches!(self, Driver::H1(h1) if h1.continue_is_owed() && h1.pending().is_empty())
     }
 
+    /// Looks at what has come of a chunked body that nobody wants.
+    ///
+    /// # Errors
+    /// Its chunks are malformed.
+    pub fn check_unwanted_body(&mut self) -> Result<(), BodyError> {
+        let Driver::H1(h1) = self else { return Ok(()) };
+        let mut dropped = Vec::new();
+        while matches!(h1.body, Incoming::Chunked(_)) && !h1.pending().is_empty() {
+            dropped.clear();
+            h1.take_body(&mut dropped)?;
+        }
+        Ok(())
+    }
+
     /// Tells a client that waits for it to send its body; leaves with the head or [`Driver::flush`].
     pub fn send_continue(&mut self) {
         if let Driver::H1(h1) = self
@@ -317,7 +331,8 @@ impl H1 {
             Framing::Chunked => Incoming::Chunked(ChunkedDecoder::new()),
         };
         self.chunked = false;
-        self.continue_owed = expects_continue && !matches!(self.body, Incoming::Done);
+        // A client that expects to be told gets told, even where it sends no body at all.
+        self.continue_owed = expects_continue;
     }
 
     /// Is a `100 Continue` still owed, so that the client may not have sent its body?

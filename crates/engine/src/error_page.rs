@@ -20,6 +20,7 @@ pub fn fail(request: &mut Request, status: Status) -> Failure {
         request.keep_alive = false;
     }
     request.status_override = Some(status);
+    request.response.content_type.clear();
     let plan = request.plan;
     // Within an error page, the next one is only shown when `recursive_error_pages` allows.
     if request.error_status.is_none() && !plan.error_pages.is_empty() && request.redirects_left > 0 {

@@ -16,6 +16,7 @@ use crate::core::values::Satisfy;
 use crate::driver::Driver;
 use crate::flow::{Answer, Ask, Flow, Phase, Reply, Step, Target};
 use crate::locate::{Located, locate};
+use crate::request::Response;
 use crate::{Request, effects, error_page, respond, upstream};
 use conf::Level;
 use http::Status;
@@ -69,6 +70,13 @@ async fn answer(request: &mut Request<'_>, driver: &mut Driver, mut first: Optio
         };
         let flow = match flow {
             Flow::Forward(call) => upstream::call(request, driver, call).await,
+            decided => decided,
+        };
+        let flow = match flow {
+            Flow::Reply(_) if driver.check_unwanted_body().is_err() => {
+                request.log_error(Level::Error, format_args!("client sent invalid chunked body"));
+                Flow::Deny(Status::BAD_REQUEST)
+            }
             decided => decided,
         };
         let redirect = match flow {
@@ -163,24 +171,15 @@ fn enter(request: &mut Request<'_>, target: Target) -> Result<Entry, Status> {
     }
 }
 
-/// Forgets the answer prepared so far, but for what an error page still has to say: where to go and how to log in.
+/// Forgets the answer prepared so far, but for its header lines: those that a step has set go out with the answer
+/// that is found in the end.
 fn clear_response(request: &mut Request<'_>) {
-    let location = std::mem::take(&mut request.response.location);
-    let demands: Vec<Vec<u8>> =
-        request.response.fields.all(b"WWW-Authenticate").map(<[u8]>::to_vec).collect();
-    request.response.clear();
-    request.response.location = location;
-    for demand in demands {
-        request.response.fields.push(b"WWW-Authenticate", &demand);
-    }
-    let carried = std::mem::take(&mut request.carried);
-    for (name, value) in carried.iter() {
-        if name == b"Content-Type" {
-            request.response.content_type.extend_from_slice(value);
-        } else {
-            request.response.fields.push(name, value);
-        }
-    }
+    let response = &mut request.response;
+    let location = std::mem::take(&mut response.location);
+    let content_type = std::mem::take(&mut response.content_type);
+    let fields = std::mem::take(&mut response.fields);
+    response.clear();
+    *response = Response { location, content_type, fields, ..std::mem::take(response) };
 }
 
 /// Runs the phases until a step decides.
@@ -244,6 +243,9 @@ fn find_location(request: &mut Request<'_>) -> Result<(), Flow> {
         }
         request.response.location = escaped;
         return Err(Flow::Deny(Status::MOVED_PERMANENTLY));
+    }
+    if request.keep_alive {
+        request.settle_keep_alive();
     }
     let core = &request.plan.core;
     if core.internal.0 && !request.internal {

@@ -70,8 +70,6 @@ pub struct Request<'s> {
     pub attempts: Vec<Attempted>,
     /// The head of the upstream's answer, for `$upstream_http_*`.
     pub upstream_fields: Fields,
-    /// What an answer replaced through `X-Accel-Redirect` leaves to the one that takes its place.
-    pub carried: Fields,
     /// Trailers of the upstream's answer.
     pub upstream_trailers: Fields,
 
@@ -279,7 +277,6 @@ impl<'s> Request<'s> {
             attempts,
             upstream_fields,
             upstream_trailers: parts.upstream_trailers,
-            carried: Fields::default(),
             started_ms: net::clock::now_ms(),
             received_bytes: 0,
             sent_bytes: 0,
@@ -483,7 +480,6 @@ impl<'s> Request<'s> {
             None => None,
         };
         let kind = found.unwrap_or(&core.default_type);
-        self.response.content_type.clear();
         self.response.content_type.extend_from_slice(kind);
     }
 

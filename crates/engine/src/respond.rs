@@ -64,14 +64,16 @@ fn settle_head(request: &mut Request<'_>, driver: &mut Driver) {
     }
     // A body that nobody has asked for is read and dropped. When the answer refuses the request, nobody knows whether
     // the client will send its body at all: then the connection ends.
-    if driver.continue_is_owed() {
+    if driver.continue_is_owed() && (!driver.body_is_done() || request.response.status.0 < 300) {
         if request.response.status.0 < 300 {
             driver.send_continue();
         } else {
             request.keep_alive = false;
         }
     }
-    if request.thread.is_stopping() && request.plan.core.keepalive_min_timeout.0 == 0 {
+    let core = &request.plan.core;
+    let stopping = request.thread.is_stopping() && core.keepalive_min_timeout.0 == 0;
+    if stopping || core.keepalive_timeout.milliseconds == 0 {
         request.keep_alive = false;
     }
 }

@@ -5,11 +5,14 @@ use super::settings::IgnoreHeaders;
 use super::{Call, UpstreamBody};
 use crate::Request;
 use crate::flow::{Flow, Reply, Source, Target};
-use bstr::ByteSlice;
 use http::{ResponseHead, Status, Version};
 
 /// Headers that never go on: they are about the connection, or ours to say.
 const HOP_HEADERS: [&[u8]; 4] = [b"connection", b"keep-alive", b"transfer-encoding", b"upgrade"];
+
+/// What an answer with `X-Accel-Redirect` still says about the answer that takes its place.
+const KEPT_IN_REDIRECTS: [&[u8]; 6] =
+    [b"Content-Type", b"Set-Cookie", b"Content-Disposition", b"Cache-Control", b"Expires", b"Accept-Ranges"];
 
 /// Takes over the answer.
 pub fn settle(
@@ -24,9 +27,19 @@ pub fn settle(
     if let Some(target) =
         head.fields.get(b"X-Accel-Redirect").filter(|_| !ignored.has(IgnoreHeaders::REDIRECT))
     {
-        let target = redirect_target(target);
-        carry(request, call, &head);
+        let Some(target) = redirect_target(target) else {
+            let uri = bstr::BStr::new(target);
+            request.log_error(conf::Level::Error, format_args!("unsafe URI \"{uri}\" was detected"));
+            body.finish_quickly(request);
+            return Flow::Deny(Status::NOT_FOUND);
+        };
+        accel(request, &head, ignored.bits, &mut body);
         body.finish_quickly(request);
+        for (name, value) in head.fields.iter() {
+            if KEPT_IN_REDIRECTS.iter().any(|kept| kept.eq_ignore_ascii_case(name)) {
+                copy_header(request, call, name, value);
+            }
+        }
         if request.method != http::Method::Head {
             request.method = http::Method::Get;
         }
@@ -51,32 +64,13 @@ pub fn settle(
     Flow::Reply(Reply { status, source: Source::Upstream(Box::new(body)) })
 }
 
-/// What of the answer stays when another one takes its place.
-fn carry(request: &mut Request<'_>, call: &Call, head: &ResponseHead) {
-    const CARRIED: [&[u8]; 5] =
-        [b"content-type", b"set-cookie", b"content-disposition", b"cache-control", b"expires"];
-    request.response.clear();
-    for (name, value) in head.fields.iter() {
-        if CARRIED.iter().any(|carried| name.eq_ignore_ascii_case(carried)) {
-            copy_header(request, call, name, value);
-        }
-    }
-    let mut fields = std::mem::take(&mut request.response.fields);
-    if !request.response.content_type.is_empty() {
-        fields.push(b"Content-Type", &request.response.content_type);
-    }
-    request.carried = fields;
-}
-
 /// `X-Accel-Redirect`: a URI of this server, escaped, or a named location.
-fn redirect_target(text: &[u8]) -> Target {
+fn redirect_target(text: &[u8]) -> Option<Target> {
     if text.starts_with(b"@") {
-        return Target::Named(text.to_vec());
+        return Some(Target::Named(text.to_vec()));
     }
-    let (path, args) = text.split_once_str("?").unwrap_or((text, b""));
-    let mut uri = Vec::with_capacity(path.len());
-    http::escape::unescape(http::escape::Unescape::Uri, path, &mut uri);
-    Target::Uri { uri, args: args.to_vec() }
+    let (path, args) = http::escape::split_given_uri(text)?;
+    Some(Target::Uri { uri: path.into_owned(), args: args.to_vec() })
 }
 
 /// `X-Accel-Limit-Rate`, `-Buffering`, `-Charset`.

@@ -88,7 +88,7 @@ impl Parser<'_> {
                 Node::Atomic(Box::new(Node::Alternate(vec![pair, single])))
             }
             b'X' => return self.unsupported("\\X is not supported here"),
-            b'p' | b'P' => return self.unsupported("Unicode properties are not supported here"),
+            b'p' | b'P' => Node::Set(self.property(letter == b'P')?),
             b'k' => {
                 let terminator = match self.peek() {
                     Some(b'{') => b'}',
@@ -347,12 +347,38 @@ impl Parser<'_> {
                 Ok(Member::Byte(letter))
             }
             b'N' => self.fault_at(self.at + 1, "\\N is not supported in a class"),
-            b'p' | b'P' => self.fault_at(self.at, "Unicode properties are not supported here"),
+            b'p' | b'P' => {
+                self.at += 1;
+                self.property(letter == b'P').map(Member::Set)
+            }
             b'A' | b'B' | b'C' | b'G' | b'K' | b'R' | b'X' | b'Z' | b'g' | b'k' | b'z' => {
                 Err(self.fault("escape sequence is invalid in character class"))
             }
             _ => self.escaped_byte().map(Member::Byte),
         }
+    }
+
+    /// What follows `\p` or `\P`: a Unicode property, of the first 256 characters as PCRE takes bytes for.
+    fn property(&mut self, negative: bool) -> Result<ByteSet, Fault> {
+        let name = match self.rest() {
+            [b'{', ..] => match self.rest().iter().position(|byte| *byte == b'}') {
+                Some(end) => &self.rest()[1..end],
+                None => return Err(self.fault("malformed \\P or \\p sequence")),
+            },
+            [letter, ..] => std::slice::from_ref(letter),
+            [] => return Err(self.fault("malformed \\P or \\p sequence")),
+        };
+        let length = if self.rest().starts_with(b"{") { name.len() + 2 } else { 1 };
+        let (inverted, name) = name.strip_prefix(b"^").map_or((false, name), |rest| (true, rest));
+        let known = name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_& ".contains(byte));
+        let pattern = String::from_utf8_lossy(name).replace("L&", "LC");
+        let property = ::regex::Regex::new(&format!("^\\p{{{pattern}}}$")).ok().filter(|_| known);
+        self.at += length;
+        let Some(property) = property else {
+            return Err(self.fault("unknown property after \\P or \\p"));
+        };
+        let set = ByteSet::matching(|byte| property.is_match(char::from(byte).encode_utf8(&mut [0; 2])));
+        Ok(if negative != inverted { set.complement() } else { set })
     }
 
     /// `:`, `.` or `=` where `[:...:]` or its like starts at `at`, just after a bracket.

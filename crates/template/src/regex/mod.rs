@@ -5,7 +5,7 @@
 //! within a bound, for look-around, back-references, atomic and conditional groups. In front of the latter stands a
 //! linear pattern that matches a little more, so that most subjects are refused without any backtracking.
 //!
-//! Known differences: what PCRE adds beyond that (recursion, control verbs, branch reset, Unicode properties) is
+//! Known differences: what PCRE adds beyond that (recursion, control verbs, branch reset) is
 //! refused; a repeated group that can match nothing, as in `(a*)+`, keeps its last match that took bytes; `\K` moves
 //! the start of no match, because no directive asks for it.
 
