@@ -22,7 +22,7 @@ pub enum Outgoing {
 
 /// Writes the head.
 pub fn encode(request: &mut Request<'_>, framing: Outgoing, out: &mut Vec<u8>) {
-    if request.is_http_09() {
+    if request.head.is_http_09() {
         // HTTP/0.9 knows bodies only.
         return;
     }

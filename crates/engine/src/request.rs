@@ -528,14 +528,9 @@ impl<'s> Request<'s> {
     pub fn shown_status(&self) -> Status {
         match self.status_override {
             Some(kept) => kept,
-            None if self.response.status.0 == 0 && self.is_http_09() => Status(9),
+            None if self.response.status.0 == 0 && self.head.is_http_09() => Status(9),
             None => self.response.status,
         }
-    }
-
-    /// Is it a request of HTTP/0.9, whose answer has no head?
-    pub fn is_http_09(&self) -> bool {
-        self.head.version < http::Version::HTTP_10 && self.head.is_past_request_line()
     }
 
     /// The scheme the client uses.

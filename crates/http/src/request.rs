@@ -140,6 +140,8 @@ pub struct RequestHead {
     port: u16,
     content_length: Option<u64>,
     chunked: bool,
+    /// A request of HTTP/0.9, known by its line.
+    is_http_09: bool,
     ignored: Vec<Span>,
     seen: Seen,
     line: RequestLine,
@@ -205,6 +207,11 @@ impl RequestHead {
     /// Has anything but empty lines come? A connection that closes before that is simply idle.
     pub fn is_started(&self) -> bool {
         self.scan.in_fields || !self.line.is_unstarted()
+    }
+
+    /// Is it a request of HTTP/0.9, whose answer has no head?
+    pub fn is_http_09(&self) -> bool {
+        self.is_http_09
     }
 
     /// Did the request line come whole?
@@ -349,6 +356,10 @@ impl RequestHead {
         let bytes = self.scan.position - self.line.start + offence;
         self.take_room(bytes, end != LineEnd::Incomplete, options)
             .map_err(|()| Refusal::new(Status::REQUEST_URI_TOO_LARGE, "client sent too long URI"))?;
+        self.is_http_09 = match end {
+            LineEnd::Complete => self.line.version() < Version::HTTP_10,
+            end => end == LineEnd::InvalidMethodOf09,
+        };
         let (status, message) = match end {
             LineEnd::Incomplete => return Ok(false),
             LineEnd::Complete => {
