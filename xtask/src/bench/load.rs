@@ -39,9 +39,7 @@ pub fn measure(peer: &Peer, workload: &Workload, running: &Running, seconds: u32
         sample.insert(Figure::Cpu, cpu);
         sample.insert(Figure::User, cpu * spent.user_share());
     }
-    if !sample.contains_key(&Figure::Memory) {
-        sample.insert(Figure::Memory, memory_kib(&running.processes()) as f64);
-    }
+    sample.entry(Figure::Memory).or_insert_with(|| memory_kib(&running.processes()) as f64);
     Ok(sample)
 }
 
