@@ -349,3 +349,27 @@ fn addresses_in_use_are_tried_five_times() {
 fn the_binary_under_test_is_there() {
     assert!(binary().exists());
 }
+
+#[test]
+fn a_person_at_a_terminal_sees_the_line_and_a_suggestion() {
+    if !is_gapura() || !support::is_installed("script") {
+        return;
+    }
+    let conf = "events {}\nhttp { server { listen %HOST%:8080;\n  location / { proxi_pass http://x; }\n} }\n";
+    let server = Server::new("nginx", conf);
+    let line = format!(
+        "NO_COLOR=1 {} -t -p {} -c nginx.conf -e error.log",
+        server.program.display(),
+        server.folder.path().display()
+    );
+    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    let conf = server.path("nginx.conf").display().to_string();
+    let first = format!("nginx: [emerg] unknown directive \"proxi_pass\" in {conf}:3\n");
+    assert!(told.starts_with(&first), "{told}");
+    for part in ["  location / { proxi_pass http://x; }\n", "^^^^^^^^^^", "did you mean \"proxy_pass\"?"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    assert!(told.ends_with(&format!("nginx: configuration file {conf} test failed\n")), "{told}");
+    assert_eq!(output.status.code(), Some(1));
+}
