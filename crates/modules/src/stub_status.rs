@@ -113,9 +113,9 @@ impl Counts {
         let Counts { accepted, handled, requests, active, reading, writing, waiting } = self;
         let mut page = Vec::with_capacity(160);
         // Writing into a Vec cannot fail.
-        let _ = write!(page, "Active connections: {active} \n");
+        let _ = writeln!(page, "Active connections: {active} ");
         let _ = write!(page, "server accepts handled requests\n {accepted} {handled} {requests} \n");
-        let _ = write!(page, "Reading: {reading} Writing: {writing} Waiting: {waiting} \n");
+        let _ = writeln!(page, "Reading: {reading} Writing: {writing} Waiting: {waiting} ");
         page
     }
 }

@@ -22,7 +22,7 @@ pub struct Table {
 #[derive(Debug)]
 enum Kind {
     /// Both charsets have bytes for characters.
-    Bytes { forth: [u8; 256], back: [u8; 256] },
+    Bytes { forth: Box<[u8; 256]>, back: Box<[u8; 256]> },
     /// The second is UTF-8.
     Utf8 { forth: Vec<Vec<u8>>, back: HashMap<u32, u8> },
 }
@@ -45,7 +45,7 @@ impl Table {
             Kind::Utf8 { forth, back: (0..0x80).map(|byte| (u32::from(byte), byte)).collect() }
         } else {
             let all = std::array::from_fn(|byte| ascii(byte as u8));
-            Kind::Bytes { forth: all, back: all }
+            Kind::Bytes { forth: Box::new(all), back: Box::new(all) }
         };
         Table { from, to, kind }
     }
