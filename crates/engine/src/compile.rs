@@ -395,6 +395,7 @@ fn report(diagnostics: &mut Vec<Diagnostic>, problem: &Problem, line: Span) {
     for sentence in &problem.help {
         made = made.help(sentence.clone());
     }
+    made.labels.extend(problem.labels.iter().cloned());
     made.ours = problem.unbuilt;
     diagnostics.push(made);
 }

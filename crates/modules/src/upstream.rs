@@ -2,8 +2,8 @@
 //! small modules around it).
 
 use balance::{Method, Peer};
-use bstr::ByteSlice;
-use conf::{Node, Word};
+use bstr::{BString, ByteSlice};
+use conf::{Node, Span, Word};
 use engine::module::{Build, Declare, Installer, Module, cells};
 use engine::upstream::keepalive::Keepalive;
 use engine::upstream::url::{self, UpstreamUrl};
@@ -11,7 +11,9 @@ use engine::upstream::{Server, Upstream};
 use net::Address;
 use net::resolver::startup::lookup_all;
 use schema::value::{argument, milliseconds, number, seconds};
-use schema::{Directive, Idle, Inherit, Nested, Places, Problem, Services, Value};
+use schema::{Directive, Idle, Inherit, Places, Problem, Services, Set, Value};
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,9 @@ use template::Template;
 
 /// How long names may take when the configuration is read, all together.
 const STARTUP_LOOKUP_SECONDS: u64 = 5;
+
+/// nginx's smallest zone, eight pages.
+const ZONE_BYTES_MIN: usize = 8 * 4096;
 
 /// What one `upstream` block says.
 #[derive(Default)]
@@ -32,7 +37,48 @@ struct Conf {
     keepalive_timeout: Option<u64>,
 }
 
-fn server(conf: &mut Conf, node: &Node, _build: &mut Build) -> Result<(), Problem> {
+/// Names of groups and of servers that configuration has used so far.
+#[derive(Default)]
+struct Used {
+    groups: HashSet<BString>,
+    /// Names to look up: the address as it was written, the word, and the directive's end.
+    hosts: HashMap<String, (BString, Span, Span)>,
+}
+
+/// Remembers where an address stands whose name is to be looked up, for saying so when it is not found.
+pub fn note_host(url: &UpstreamUrl, word: &Word, node: &Node, build: &mut Build) {
+    let host = url.host.to_str_lossy().into_owned();
+    let address = if url.uri.is_empty() { url.authority.clone() } else { word.text.clone() };
+    build.shared::<Used>().hosts.entry(host).or_insert((address, word.span, node.end));
+}
+
+/// The setter of `upstream NAME {}`.
+struct Group;
+
+impl Set for Group {
+    fn set(&self, _cells: &mut dyn Any, node: &Node, services: &mut dyn Services) -> Result<(), Problem> {
+        let Some(build) = services.any().downcast_mut::<Build>() else { return Ok(()) };
+        let word = argument(node, 0)?;
+        if build.shared::<Used>().groups.insert(word.text.to_ascii_lowercase().into()) {
+            return Ok(());
+        }
+        Err(Problem::new(format!("duplicate upstream \"{}\"", word.text)).on(word))
+    }
+
+    fn nested(&self, _outer: Places) -> Option<Places> {
+        Some(Places::UPSTREAM)
+    }
+
+    fn closes(&self, cells: Option<&dyn Any>) -> Result<(), Problem> {
+        let conf = cells.map(schema::directive::own::<Conf>);
+        if conf.is_some_and(|conf| conf.servers.is_set()) {
+            return Ok(());
+        }
+        Err(Problem::new("no servers are inside upstream"))
+    }
+}
+
+fn server(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
     let word = argument(node, 0)?;
     let mut peer = Peer::new(word.text.clone());
     let mut resolve = false;
@@ -45,6 +91,7 @@ fn server(conf: &mut Conf, node: &Node, _build: &mut Build) -> Result<(), Proble
         return Err(in_upstream("invalid host"));
     }
     let server = server_at(&url, 80, peer, resolve);
+    note_host(&url, word, node, build);
     conf.servers.fill(node.name.span, Vec::new).push(server);
     Ok(())
 }
@@ -200,12 +247,15 @@ fn once<T>(slot: &mut Option<T>, value: T, node: &Node) -> Result<(), Problem> {
 
 /// `zone name [size]`: one process needs no shared memory, so that every group's state is shared already.
 fn zone(_conf: &mut Conf, node: &Node, _build: &mut Build) -> Result<(), Problem> {
-    match node.args.get(1) {
-        None => Ok(()),
-        Some(word) => match schema::value::size(&word.text) {
-            Some(_) => Ok(()),
-            None => Err(Problem::new(format!("invalid zone size \"{}\"", word.text)).on(word)),
-        },
+    let name = argument(node, 0)?;
+    if name.text.is_empty() {
+        return Err(Problem::new(format!("invalid zone name \"{}\"", name.text)).on(name));
+    }
+    let Some(word) = node.args.get(1) else { return Ok(()) };
+    match schema::value::size(&word.text) {
+        Some(bytes) if bytes >= ZONE_BYTES_MIN => Ok(()),
+        Some(_) => Err(Problem::new(format!("zone \"{}\" is too small", name.text)).on(word)),
+        None => Err(Problem::new(format!("invalid zone size \"{}\"", word.text)).on(word)),
     }
 }
 
@@ -215,13 +265,7 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
     }
     let conf: &Conf = installer.conf();
     let name = installer.cells.args.first().map(|word| word.text.clone()).unwrap_or_default();
-    if installer.build.upstream(&name).is_some() {
-        return Err(Problem::new(format!("duplicate upstream \"{name}\"")));
-    }
     let servers = conf.servers.value().cloned().unwrap_or_default();
-    if servers.is_empty() {
-        return Err(Problem::new("no servers are inside upstream").at(installer.cells.close));
-    }
     let defaults = Keepalive::default();
     let (connections_max, local) = conf.keepalive.unwrap_or((defaults.connections_max, defaults.local));
     let keepalive = Keepalive {
@@ -252,8 +296,16 @@ fn finish(build: &mut Build) -> Result<(), Problem> {
     let found = lookup_all(&names, Duration::from_secs(STARTUP_LOOKUP_SECONDS));
     for (name, answer) in names.iter().zip(&found) {
         if answer.is_err() {
-            let text = format!("host not found in upstream \"{name}\"");
-            build.diagnostics.push(conf::Diagnostic::warn("host-not-found", text));
+            let place = build.shared::<Used>().hosts.get(name).cloned();
+            let address = place.as_ref().map_or(name.as_bytes().as_bstr(), |(address, ..)| address.as_bstr());
+            let text = format!("host not found in upstream \"{address}\"");
+            let mut warning = conf::Diagnostic::warn("host-not-found", text);
+            if let Some((_, word, end)) = place {
+                warning = warning.at(word).line(end);
+            }
+            build.diagnostics.push(warning.help(
+                "the server is taken as down until its name has an address; it is looked up again and again",
+            ));
         }
     }
     for upstream in build.upstreams.iter().filter(|upstream| upstream.has_names()) {
@@ -282,12 +334,7 @@ const fn idle(name: &'static str) -> Directive {
 pub static MODULE: Module = Module {
     name: "upstream",
     directives: &[
-        Directive {
-            name: "upstream",
-            default: "",
-            set: &Nested(Places::UPSTREAM),
-            doc: "Opens a group of servers.",
-        },
+        Directive { name: "upstream", default: "", set: &Group, doc: "Opens a group of servers." },
         row("server", &Declare::new(server), "A server of the group."),
         row("least_conn", &Declare::new(least_conn), "The server with the fewest connections."),
         row("ip_hash", &Declare::new(ip_hash), "The same server for the same client address."),

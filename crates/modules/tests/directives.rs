@@ -62,8 +62,11 @@ fn every_directive_is_done_idle_or_refused() {
 /// A configuration with this directive in a place where it may stand.
 fn use_of(known: &Known) -> String {
     let count = known.arguments.least();
-    let word = match known.kind {
-        Kind::Flag => "on",
+    let word = match (known.kind, known.name) {
+        (Kind::Flag, _) | (_, "aio") => "on",
+        (_, "use") => "epoll",
+        (_, "thread_pool") => "default",
+        (_, "connection_pool_size" | "request_pool_size") => "256",
         _ => "1",
     };
     let words = format!(" {word}").repeat(count);

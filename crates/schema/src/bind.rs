@@ -3,9 +3,9 @@
 
 use crate::known::{self, Known};
 use crate::{Directive, Places, Problem, elsewhere};
-use conf::{Diagnostic, Node, Span, Word};
+use conf::{Diagnostic, Node, SourceMap, Span, Word};
 use std::any::Any;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What setters may use of the world around them. The engine implements it; this crate knows no more.
@@ -158,6 +158,9 @@ pub fn bind(
 ) -> Cells {
     let mut root = Cells::new(registry, Places::MAIN, None, tree.root.close);
     bind_nodes(&tree.root.nodes, &mut root, registry, services, report);
+    if !report.is_empty() {
+        hint_semicolons(&tree.root.nodes, &tree.sources, report);
+    }
     fill_defaults(&mut root, registry, services, report);
     // The outermost block has every module's defaults; what it says itself is for the program.
     inherit(&mut root, registry, &vec![false; registry.modules.len()]);
@@ -167,6 +170,33 @@ pub fn bind(
 /// Where diagnostics are collected.
 pub type Report = Vec<Diagnostic>;
 
+/// The commonest slip: a `;` is forgotten, and the next line becomes part of the directive. Where a directive was
+/// refused and one of its words is a directive's name at the start of a line, the place before it is marked.
+fn hint_semicolons(nodes: &[Node], sources: &SourceMap, report: &mut Report) {
+    for node in nodes {
+        for diagnostic in report.iter_mut().filter(|found| found.line_span == Some(node.end)) {
+            if let Some(place) = missing_semicolon(node, sources) {
+                diagnostic.labels.push((place, "is a \";\" missing here?".to_owned()));
+            }
+        }
+        if let Some(block) = &node.block {
+            hint_semicolons(&block.nodes, sources, report);
+        }
+    }
+}
+
+fn missing_semicolon(node: &Node, sources: &SourceMap) -> Option<Span> {
+    let mut before = node.name.span;
+    for word in &node.args {
+        let line = |offset| sources.line_of(before.file, offset);
+        if line(before.end) < line(word.span.start) && !known::known(&word.text).is_empty() {
+            return Some(Span { start: before.end, ..before });
+        }
+        before = word.span;
+    }
+    None
+}
+
 fn bind_nodes(
     nodes: &[Node],
     into: &mut Cells,
@@ -175,7 +205,7 @@ fn bind_nodes(
     report: &mut Report,
 ) {
     // Directives without a cell that may stand only once in a block; the others' cells know.
-    let mut seen = HashSet::new();
+    let mut seen = HashMap::new();
     // What the parser could not read whole was reported by it.
     for node in nodes.iter().filter(|node| !node.broken) {
         if let Err(problem) = bind_node(node, into, registry, &mut seen, services, report) {
@@ -188,7 +218,7 @@ fn bind_node(
     node: &Node,
     into: &mut Cells,
     registry: &Registry,
-    seen: &mut HashSet<&'static str>,
+    seen: &mut HashMap<&'static str, Span>,
     services: &mut dyn Services,
     report: &mut Report,
 ) -> Result<(), Problem> {
@@ -196,8 +226,9 @@ fn bind_node(
     let known = find(node, into.place)?;
     let row = registry.row(known);
     if row.is_none_or(|(_, row)| row.set.is_idle()) {
-        if known.kind.is_single() && !seen.insert(known.name) {
-            return Err(Problem::directive(&node.name, "is duplicate"));
+        let is_single = known.kind.is_single() || row.is_some_and(|(_, row)| row.set.is_single());
+        if is_single && let Some(first) = seen.insert(known.name, node.name.span) {
+            return Err(Problem::duplicate(&node.name, Some(first)));
         }
         known.kind.check(node, services)?;
     }
@@ -227,9 +258,15 @@ fn bind_node(
         && let Some(block) = &node.block
     {
         let mut inner = Cells::new(registry, place, Some(node), block.close);
+        let found = report.len();
         services.enters(node);
         bind_nodes(&block.nodes, &mut inner, registry, services, report);
         services.leaves();
+        let inside = inner.modules[index].as_deref().map(|cells| cells as &dyn Any);
+        // What is missing may be what was wrong.
+        if let (true, Err(problem)) = (found == report.len(), row.set.closes(inside)) {
+            report.push(diagnostic(&problem.at(block.close), node, "block"));
+        }
         into.children.push(inner);
     }
     Ok(())
@@ -249,7 +286,8 @@ fn find(node: &Node, place: Places) -> Result<&'static Known, Problem> {
         return Err(Problem::new(format!("directive \"{name}\" has no opening \"{{\"")));
     }
     if !known.arguments.accepts(node.args.len()) {
-        return Err(Problem::new(format!("invalid number of arguments in \"{name}\" directive")));
+        return Err(Problem::new(format!("invalid number of arguments in \"{name}\" directive"))
+            .help(format!("\"{name}\" takes {}", known.arguments.described())));
     }
     Ok(known)
 }
@@ -288,6 +326,7 @@ pub fn diagnostic(problem: &Problem, node: &Node, id: &'static str) -> Diagnosti
     for sentence in &problem.help {
         diagnostic = diagnostic.help(sentence.clone());
     }
+    diagnostic.labels.extend(problem.labels.iter().cloned());
     diagnostic.ours = problem.unbuilt;
     diagnostic
 }

@@ -47,6 +47,19 @@ pub trait Set: Sync {
         false
     }
 
+    /// Must an idle directive stand only once in a block, whatever its kind?
+    fn is_single(&self) -> bool {
+        false
+    }
+
+    /// Looks at the block that the row opened, when it ends: the module's cells of that block, if it holds any.
+    ///
+    /// # Errors
+    /// A [`Problem`] in nginx's words, reported where the block ends.
+    fn closes(&self, _cells: Option<&dyn Any>) -> Result<(), Problem> {
+        Ok(())
+    }
+
     /// The place of the directives inside, when the row opens a block that is bound like its parent.
     fn nested(&self, _outer: Places) -> Option<Places> {
         None
@@ -72,8 +85,16 @@ pub struct List<C: 'static, T: 'static> {
 /// A setter that opens a block of the given place; what it holds is bound into child cells.
 pub struct Nested(pub Places);
 
-/// A setter for a directive with nothing to tune here: its value is checked and dropped.
+/// A setter for a directive with nothing to tune here: its value is checked as its kind says, and dropped.
 pub struct Idle;
+
+/// As [`Idle`], for values with rules of their own.
+pub struct IdleOwn {
+    /// Must it stand only once in a block?
+    pub single: bool,
+    /// Checks the arguments, in nginx's words.
+    pub check: fn(&Node) -> Result<(), Problem>,
+}
 
 /// Makes the setter of a row from a cell: `field!(Conf.cell)`.
 #[macro_export]
@@ -111,7 +132,7 @@ impl<C: 'static, T: Value> Set for Field<C, T> {
     fn set(&self, cells: &mut dyn Any, node: &Node, services: &mut dyn Services) -> Result<(), Problem> {
         let cell = (self.cell_mut)(own_mut(cells));
         if cell.is_set() {
-            return Err(Problem::directive(&node.name, "is duplicate"));
+            return Err(Problem::duplicate(&node.name, cell.span));
         }
         cell.put(T::parse(node, services)?, Some(node.name.span));
         Ok(())
@@ -174,6 +195,22 @@ impl Set for Idle {
 
     fn is_idle(&self) -> bool {
         true
+    }
+}
+
+impl Set for IdleOwn {
+    fn set(&self, _cells: &mut dyn Any, node: &Node, services: &mut dyn Services) -> Result<(), Problem> {
+        (self.check)(node)?;
+        services.idle(node);
+        Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        true
+    }
+
+    fn is_single(&self) -> bool {
+        self.single
     }
 }
 

@@ -52,6 +52,36 @@ impl Arguments {
         }
     }
 
+    /// As a sentence says it, e.g. `one argument`, `1 or 2 arguments`.
+    pub fn described(self) -> String {
+        let plural = |text: String, last: usize| match last {
+            0 => "no arguments".to_owned(),
+            1 if text == "1" => "one argument".to_owned(),
+            _ => format!("{text} arguments"),
+        };
+        match self {
+            Arguments::Flag => "one argument, \"on\" or \"off\"".to_owned(),
+            Arguments::AtLeast(1) => "at least one argument".to_owned(),
+            Arguments::AtLeast(least) => format!("at least {least} arguments"),
+            Arguments::Counts(bits) => {
+                let counts: Vec<usize> = (0..16).filter(|count| bits & (1 << count) != 0).collect();
+                let last = counts.last().copied().unwrap_or_default();
+                let text = match &counts[..] {
+                    [] => String::new(),
+                    [one] => one.to_string(),
+                    [first, .., last] if counts.len() > 2 && last - first + 1 == counts.len() => {
+                        format!("{first} to {last}")
+                    }
+                    [some @ .., last] => {
+                        let some: Vec<String> = some.iter().map(usize::to_string).collect();
+                        format!("{} or {last}", some.join(", "))
+                    }
+                };
+                plural(text, last)
+            }
+        }
+    }
+
     fn parse(text: &str) -> Option<Arguments> {
         if text == "on|off" {
             return Some(Arguments::Flag);

@@ -20,7 +20,7 @@ pub mod problem;
 pub mod value;
 
 pub use bind::{Cells, Registry, Services, bind};
-pub use directive::{Directive, Field, Idle, List, Nested, Set};
+pub use directive::{Directive, Field, Idle, IdleOwn, List, Nested, Set};
 pub use inherit::Inherit;
 pub use place::Places;
 pub use problem::Problem;

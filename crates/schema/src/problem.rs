@@ -9,6 +9,8 @@ pub struct Problem {
     pub message: String,
     /// The word to point at; none points at the directive's name.
     pub span: Option<Span>,
+    /// Other places that matter, each with a remark.
+    pub labels: Vec<(Span, String)>,
     /// Advice for people, one sentence each.
     pub help: Vec<String>,
     /// Report this line instead of the directive's end (nginx reports some errors where a block closes).
@@ -20,7 +22,14 @@ pub struct Problem {
 impl Problem {
     /// A problem with the message as it stands.
     pub fn new(message: impl Into<String>) -> Problem {
-        Problem { message: message.into(), span: None, help: Vec::new(), at: None, unbuilt: false }
+        Problem {
+            message: message.into(),
+            span: None,
+            labels: Vec::new(),
+            help: Vec::new(),
+            at: None,
+            unbuilt: false,
+        }
     }
 
     /// Something of nginx that is not built yet: `what` is the subject of the sentence, e.g. `"x" directive`.
@@ -38,6 +47,13 @@ impl Problem {
     pub fn on(mut self, word: &conf::Word) -> Problem {
         self.span = Some(word.span);
         self
+    }
+
+    /// nginx's `"NAME" directive is duplicate`, with the place of the first one.
+    pub fn duplicate(name: &conf::Word, first: Option<Span>) -> Problem {
+        let mut problem = Problem::directive(name, "is duplicate");
+        problem.labels.extend(first.map(|first| (first, "it was given here already".to_owned())));
+        problem
     }
 
     /// Adds a sentence of advice.

@@ -4,6 +4,12 @@ use crate::{Problem, Services};
 use bstr::BString;
 use conf::{Node, Word};
 
+/// How values are written, for those who wrote them otherwise.
+const SIZES: &str = "a size is a number of bytes, or one with k or m behind it: 512, 8k, 1m";
+const OFFSETS: &str = "a size is a number of bytes, or one with k, m or g behind it: 512, 8k, 1m, 2g";
+const TIMES: &str = "a time is a number of seconds, or numbers with units: 30, 500ms, 5m, 1h 30m, 1d";
+const SECONDS: &str = "a time is a number of seconds, or numbers with units: 30, 5m, 1h 30m, 1d";
+
 /// A type that a directive's arguments can be read into.
 pub trait Value: Clone + Send + Sync + 'static {
     /// Reads the arguments of `node`; their number was checked against the table.
@@ -89,28 +95,28 @@ impl Value for Number {
 impl Value for Size {
     fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
         let word = argument(node, 0)?;
-        size(&word.text).map(Size).ok_or_else(|| invalid_value(node, word))
+        size(&word.text).map(Size).ok_or_else(|| invalid_value(node, word).help(SIZES))
     }
 }
 
 impl Value for Offset {
     fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
         let word = argument(node, 0)?;
-        offset(&word.text).map(Offset).ok_or_else(|| invalid_value(node, word))
+        offset(&word.text).map(Offset).ok_or_else(|| invalid_value(node, word).help(OFFSETS))
     }
 }
 
 impl Value for Milliseconds {
     fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
         let word = argument(node, 0)?;
-        milliseconds(&word.text).map(Milliseconds).ok_or_else(|| invalid_value(node, word))
+        milliseconds(&word.text).map(Milliseconds).ok_or_else(|| invalid_value(node, word).help(TIMES))
     }
 }
 
 impl Value for Seconds {
     fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
         let word = argument(node, 0)?;
-        seconds(&word.text).map(Seconds).ok_or_else(|| invalid_value(node, word))
+        seconds(&word.text).map(Seconds).ok_or_else(|| invalid_value(node, word).help(SECONDS))
     }
 }
 
@@ -167,6 +173,12 @@ pub trait Words: Clone + Copy + Send + Sync + 'static {
     /// The words as the configuration writes them.
     const WORDS: &'static [(&'static str, Self)];
 
+    /// All words, as a sentence lists them.
+    fn listed() -> String {
+        let words: Vec<&str> = Self::WORDS.iter().map(|(word, _)| *word).collect();
+        words.join(", ")
+    }
+
     /// The value of a word, case-insensitively as nginx compares.
     fn from_word(word: &[u8]) -> Option<Self> {
         Self::WORDS
@@ -190,7 +202,10 @@ macro_rules! words {
             ) -> Result<Self, $crate::Problem> {
                 let word = $crate::value::argument(node, 0)?;
                 <$name as $crate::value::Words>::from_word(&word.text).ok_or_else(|| {
-                    $crate::Problem::new(format!("invalid value \"{}\"", word.text)).on(word)
+                    let words = <$name as $crate::value::Words>::listed();
+                    $crate::Problem::new(format!("invalid value \"{}\"", word.text))
+                        .on(word)
+                        .help(format!("it is one of: {words}"))
                 })
             }
         }
@@ -241,7 +256,10 @@ impl<W: Bits> Value for Bitmask<W> {
         for word in &node.args {
             let bit = W::BITS.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(&word.text));
             let Some((_, bit)) = bit else {
-                return Err(Problem::new(format!("invalid value \"{}\"", word.text)).on(word));
+                let words: Vec<&str> = W::BITS.iter().map(|(word, _)| *word).collect();
+                return Err(Problem::new(format!("invalid value \"{}\"", word.text))
+                    .on(word)
+                    .help(format!("it is any of: {}", words.join(", "))));
             };
             if bits & bit != 0 {
                 services.warn(Problem::new(format!("duplicate value \"{}\"", word.text)).on(word), node);

@@ -13,6 +13,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use template::{HostNameError, HostTableBuilder};
 
+/// Parameters, for "did you mean".
+const PARAMETERS: [&str; 9] = [
+    "default_server",
+    "ssl",
+    "http2",
+    "quic",
+    "proxy_protocol",
+    "bind",
+    "deferred",
+    "reuseport",
+    "multipath",
+];
+
 /// One `listen` line.
 #[derive(Clone)]
 pub struct ListenLine {
@@ -96,11 +109,11 @@ impl Table {
                     Ok(()) => {}
                     Err(HostNameError::Conflict(_)) => {
                         let text = format!("conflicting server name \"{text}\" on {address}, ignored");
-                        report.push(Diagnostic::warn("server-name", text));
+                        report.push(Diagnostic::warn("server-name", text).at(name.span).bare());
                     }
                     Err(_) => {
                         let text = format!("invalid server name or wildcard \"{text}\" on {address}");
-                        report.push(Diagnostic::emerg("server-name", text));
+                        report.push(Diagnostic::emerg("server-name", text).at(name.span).bare());
                     }
                 }
             }
@@ -325,7 +338,13 @@ impl ListenLine {
                     Problem::new(format!("invalid so_keepalive value: \"{text}\"")).on(word)
                 })?);
             }
-            _ => return Err(invalid("parameter")),
+            _ => {
+                let problem = invalid("parameter");
+                return Err(match conf::nearest(&word.text, PARAMETERS.into_iter()) {
+                    Some(nearest) => problem.help(format!("did you mean \"{nearest}\"?")),
+                    None => problem,
+                });
+            }
         }
         Ok(())
     }

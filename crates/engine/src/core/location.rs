@@ -180,7 +180,7 @@ fn root(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> 
     let word = argument(node, 0)?;
     if let Some(Some(before)) = core.root.value() {
         if before.alias == alias {
-            return Err(Problem::directive(&node.name, "is duplicate"));
+            return Err(Problem::duplicate(&node.name, core.root.span));
         }
         let other = if before.alias { "alias" } else { "root" };
         return Err(Problem::new(format!(

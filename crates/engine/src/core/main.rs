@@ -5,7 +5,8 @@ use bstr::BString;
 use conf::Node;
 use schema::value::{argument, number};
 use schema::{
-    Directive, Flag, Idle, Inherit, Milliseconds, Number, Places, Problem, Services, Value, field, list,
+    Directive, Flag, Idle, IdleOwn, Inherit, Milliseconds, Number, Places, Problem, Services, Value, field,
+    list,
 };
 
 /// Settings of the process.
@@ -32,7 +33,7 @@ pub struct MainCore {
     /// Environment variables kept for the worker: `NAME` or `NAME=value`.
     pub env: Inherit<Vec<BString>>,
     /// Connections one worker thread may hold.
-    pub worker_connections: Inherit<Number>,
+    pub worker_connections: Inherit<WorkerConnections>,
     /// Was there an `events` block?
     pub events_seen: bool,
     /// Was there an `http` block?
@@ -77,6 +78,18 @@ impl Value for WorkerProcesses {
     }
 }
 
+/// `worker_connections N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerConnections(pub usize);
+
+impl Value for WorkerConnections {
+    fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
+        let word = argument(node, 0)?;
+        let invalid = || Problem::new(format!("invalid number \"{}\"", word.text)).on(word);
+        number(&word.text).map(WorkerConnections).ok_or_else(invalid)
+    }
+}
+
 fn events(main: &mut MainCore, node: &Node, _build: &mut crate::Build) -> Result<(), Problem> {
     if std::mem::replace(&mut main.events_seen, true) {
         return Err(Problem::directive(&node.name, "is duplicate"));
@@ -94,6 +107,19 @@ fn http(main: &mut MainCore, node: &Node, _build: &mut crate::Build) -> Result<(
 /// Directives whose subject does not exist here: buckets of hash tables, nginx's event machinery, memory pools.
 const fn idle(name: &'static str, doc: &'static str) -> Directive {
     Directive { name, default: "", set: &Idle, doc }
+}
+
+/// As [`idle`], for values with rules of their own.
+const fn idle_own(name: &'static str, set: &'static IdleOwn, doc: &'static str) -> Directive {
+    Directive { name, default: "", set, doc }
+}
+
+const fn once(check: fn(&Node) -> Result<(), Problem>) -> IdleOwn {
+    IdleOwn { single: true, check }
+}
+
+const fn often(check: fn(&Node) -> Result<(), Problem>) -> IdleOwn {
+    IdleOwn { single: false, check }
 }
 
 pub(super) static MODULE: Module = Module {
@@ -180,29 +206,33 @@ pub(super) static MODULE: Module = Module {
         idle("timer_resolution", "The clock is read once a turn of the event loop."),
         idle("lock_file", "There is no accept mutex."),
         idle("debug_points", "There are no debug points."),
-        idle("worker_priority", "Left to the service manager."),
-        idle("worker_cpu_affinity", "Left to the kernel."),
+        idle_own("worker_priority", &once(super::idle::worker_priority), "Left to the service manager."),
+        idle_own("worker_cpu_affinity", &once(super::idle::worker_cpu_affinity), "Left to the kernel."),
         idle("pcre_jit", "Regular expressions are compiled by another engine."),
-        idle("use", "The event method is the platform's best."),
+        idle_own("use", &once(super::idle::event_method), "The event method is the platform's best."),
         idle("multi_accept", "Accepting is balanced over threads."),
         idle("accept_mutex", "Accepting is balanced over threads."),
         idle("accept_mutex_delay", "Accepting is balanced over threads."),
         idle("worker_aio_requests", "Files are read without asynchronous I/O."),
-        idle("debug_connection", "Debug logging is not by address."),
-        idle("thread_pool", "Files are read without a thread pool."),
+        idle_own(
+            "debug_connection",
+            &often(super::idle::debug_connection),
+            "Debug logging is not by address.",
+        ),
+        idle_own("thread_pool", &often(super::idle::thread_pool), "Files are read without a thread pool."),
         idle("server_names_hash_max_size", "Tables size themselves."),
         idle("server_names_hash_bucket_size", "Tables size themselves."),
         idle("variables_hash_max_size", "Tables size themselves."),
         idle("variables_hash_bucket_size", "Tables size themselves."),
         idle("types_hash_max_size", "Tables size themselves."),
         idle("types_hash_bucket_size", "Tables size themselves."),
-        idle("connection_pool_size", "There are no memory pools."),
-        idle("request_pool_size", "There are no memory pools."),
+        idle_own("connection_pool_size", &once(super::idle::pool_size), "There are no memory pools."),
+        idle_own("request_pool_size", &once(super::idle::pool_size), "There are no memory pools."),
         idle("output_buffers", "Files are sent without buffers of that kind."),
         idle("postpone_output", "Small outputs are joined by themselves."),
-        idle("aio", "Files are read without asynchronous I/O."),
+        idle_own("aio", &once(super::idle::aio), "Files are read without asynchronous I/O."),
         idle("aio_write", "Files are written without asynchronous I/O."),
-        idle("directio", "Files are read through the page cache."),
+        idle_own("directio", &once(super::idle::directio), "Files are read through the page cache."),
         idle("directio_alignment", "Files are read through the page cache."),
         idle("read_ahead", "The kernel reads ahead."),
         idle("send_lowat", "The kernel decides."),

@@ -1,6 +1,7 @@
 //! What every server and location has: nginx's core module. Rows, cells, and the values they need.
 
 pub mod error_page;
+mod idle;
 pub mod listen;
 pub mod location;
 pub mod main;

@@ -46,10 +46,6 @@ impl Types {
                 build.refuse(problem, line);
                 continue;
             }
-            if line.args.is_empty() {
-                let text = "invalid number of arguments in \"types\" directive";
-                build.refuse(Problem::new(text).on(&line.name).at(line.end), line);
-            }
             for word in &line.args {
                 let extension = word.text.to_ascii_lowercase();
                 if let Some(old) = table.get(&extension) {

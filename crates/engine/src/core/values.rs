@@ -7,6 +7,7 @@ use net::file::Symlinks;
 use net::resolver::{ResolverSettings, Servers};
 use schema::value::{Bits, argument, invalid_value, milliseconds, number, seconds};
 use schema::{Problem, Services, Value, words};
+use std::net::{SocketAddr, ToSocketAddrs};
 use template::Template;
 
 words!(Satisfy { "all" => All, "any" => Any });
@@ -212,8 +213,8 @@ impl Value for OpenFileCache {
 /// `resolver address... [valid=time] [ipv4=off] [ipv6=off]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolverLine {
-    /// Name servers, `host[:port]`.
-    pub servers: Vec<BString>,
+    /// Name servers.
+    pub servers: Vec<SocketAddr>,
     /// Overrides the TTL of answers.
     pub valid_seconds: Option<u64>,
     /// Look up IPv4 addresses.
@@ -234,8 +235,7 @@ impl Value for ResolverLine {
                 Some((b"ipv6", b"on")) => made.ipv6 = true,
                 Some((b"ipv6", b"off")) => made.ipv6 = false,
                 Some((b"ipv4" | b"ipv6", _)) => return Err(invalid()),
-                Some((b"status_zone", _)) => {}
-                _ => made.servers.push(word.text.clone()),
+                _ => made.servers.extend(name_servers(word)?),
             }
         }
         if !made.ipv4 && !made.ipv6 {
@@ -254,7 +254,7 @@ impl Core {
         let mut settings = ResolverSettings::system();
         settings.timeout = std::time::Duration::from_millis(self.resolver_timeout.0);
         if let Some(line) = &*self.resolver {
-            settings.servers = Servers::Listed(line.servers.iter().filter_map(name_server).collect());
+            settings.servers = Servers::Listed(line.servers.clone());
             settings.valid = line.valid_seconds.map(std::time::Duration::from_secs);
             settings.ipv4 = line.ipv4;
             settings.ipv6 = line.ipv6;
@@ -263,11 +263,21 @@ impl Core {
     }
 }
 
-/// The address of a name server, port 53 unless given.
-fn name_server(text: &BString) -> Option<std::net::SocketAddr> {
-    let text = text.to_str().ok()?;
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    text.parse().ok().or_else(|| bare.parse().ok().map(|ip| std::net::SocketAddr::new(ip, 53)))
+/// The addresses of a name server, port 53 unless given. A name is looked up once, by the system, as nginx does.
+fn name_servers(word: &conf::Word) -> Result<Vec<SocketAddr>, Problem> {
+    let problem = |why: &str| Problem::new(format!("{why} in resolver \"{}\"", word.text)).on(word);
+    let url = crate::upstream::url::parse(&word.text).map_err(problem)?;
+    if !url.uri.is_empty() || url.host.starts_with(b"unix:") {
+        return Err(problem("invalid host"));
+    }
+    let port = url.port.unwrap_or(53);
+    let host = url.host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(&url.host);
+    if let Some(ip) = http::network::ip(host) {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let host = host.to_str().map_err(|_| problem("invalid host"))?;
+    let found = (host, port).to_socket_addrs().map_err(|_| problem("host not found"))?;
+    Ok(found.collect())
 }
 
 /// Several templates of one directive.

@@ -101,14 +101,15 @@ fn parsed(text: &[u8]) -> Result<UpstreamUrl, Problem> {
 ///
 /// # Errors
 /// As nginx.
-pub fn check(text: &[u8], nameless: bool) -> Result<(), Problem> {
-    if nameless && !parsed(text)?.uri.is_empty() {
+pub fn check(text: &[u8], nameless: bool) -> Result<UpstreamUrl, Problem> {
+    let parsed = parsed(text)?;
+    if nameless && !parsed.uri.is_empty() {
         return Err(Problem::new(
             "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, \
              or inside \"if\" statement, or inside \"limit_except\" block",
         ));
     }
-    parsed(text).map(drop)
+    Ok(parsed)
 }
 
 impl Target {

@@ -1,0 +1,104 @@
+//! Checks of directives that have nothing to tune here: a value that nginx refuses is refused all the same.
+
+use conf::{Node, Word};
+use schema::Problem;
+use schema::value::{argument, number, offset, size};
+
+/// nginx's smallest memory pool in bytes, and what the size of one must be a multiple of.
+const POOL_BYTES: (usize, usize) = (112, 16);
+/// Event methods that nginx has on Linux.
+const EVENT_METHODS: [&str; 3] = ["epoll", "poll", "select"];
+
+pub(super) fn worker_priority(node: &Node) -> Result<(), Problem> {
+    let word = argument(node, 0)?;
+    let digits = word.text.strip_prefix(b"-").unwrap_or(&word.text);
+    number(digits).map(drop).ok_or_else(|| Problem::directive(&node.name, "invalid number").on(word))
+}
+
+pub(super) fn worker_cpu_affinity(node: &Node) -> Result<(), Problem> {
+    let masks = match node.args.split_first() {
+        Some((auto, rest)) if auto.text == "auto" => {
+            if rest.len() > 1 {
+                let text = "invalid number of arguments in \"worker_cpu_affinity\" directive";
+                return Err(Problem::new(text).on(&rest[1]));
+            }
+            rest
+        }
+        _ => &node.args[..],
+    };
+    for word in masks {
+        if let Some(bad) = word.text.iter().find(|byte| !matches!(**byte, b'0' | b'1' | b' ')) {
+            let text = format!("invalid character \"{}\" in \"worker_cpu_affinity\"", char::from(*bad));
+            return Err(Problem::new(text).on(word));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn event_method(node: &Node) -> Result<(), Problem> {
+    let word = argument(node, 0)?;
+    if EVENT_METHODS.iter().any(|method| word.text == *method) {
+        return Ok(());
+    }
+    Err(Problem::new(format!("invalid event type \"{}\"", word.text))
+        .on(word)
+        .help(format!("on this system it is one of: {}", EVENT_METHODS.join(", "))))
+}
+
+pub(super) fn debug_connection(node: &Node) -> Result<(), Problem> {
+    argument(node, 0).map(drop)
+}
+
+pub(super) fn thread_pool(node: &Node) -> Result<(), Problem> {
+    let mut has_threads = false;
+    for word in &node.args[1..] {
+        let value = |name: &str| word.text.strip_prefix(name.as_bytes());
+        let invalid = |what: &str| Problem::new(format!("invalid {what} value \"{}\"", word.text)).on(word);
+        if let Some(threads) = value("threads=") {
+            number(threads).filter(|n| *n > 0).ok_or_else(|| invalid("threads"))?;
+            has_threads = true;
+        } else if let Some(queue) = value("max_queue=") {
+            number(queue).ok_or_else(|| invalid("max_queue"))?;
+        }
+    }
+    let name = argument(node, 0)?;
+    if has_threads || name.text == "default" {
+        return Ok(());
+    }
+    Err(Problem::new(format!("\"{}\" must have \"threads\" parameter", name.text)).on(name))
+}
+
+pub(super) fn pool_size(node: &Node) -> Result<(), Problem> {
+    let word = argument(node, 0)?;
+    let bytes = size(&word.text).unwrap_or_default();
+    let (least, multiple) = POOL_BYTES;
+    if bytes < least {
+        return Err(Problem::new(format!("the pool size must be no less than {least}")).on(word));
+    }
+    if bytes % multiple != 0 {
+        return Err(Problem::new(format!("the pool size must be a multiple of {multiple}")).on(word));
+    }
+    Ok(())
+}
+
+pub(super) fn aio(node: &Node) -> Result<(), Problem> {
+    let word = argument(node, 0)?;
+    let threads = word.text.strip_prefix(b"threads");
+    let is_known = word.text == "on" || word.text == "off";
+    if is_known || threads.is_some_and(|pool| pool.is_empty() || pool.starts_with(b"=")) {
+        return Ok(());
+    }
+    Err(invalid_value(node, word))
+}
+
+pub(super) fn directio(node: &Node) -> Result<(), Problem> {
+    let word = argument(node, 0)?;
+    if word.text == "off" || offset(&word.text).is_some() {
+        return Ok(());
+    }
+    Err(invalid_value(node, word))
+}
+
+fn invalid_value(node: &Node, word: &Word) -> Problem {
+    Problem::directive(&node.name, "invalid value").on(word)
+}
