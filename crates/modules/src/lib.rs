@@ -16,6 +16,8 @@ mod computed;
 mod empty_gif;
 mod files;
 mod geo;
+mod gzip;
+mod gzip_static;
 mod headers;
 mod index;
 mod limit_conn;
@@ -63,10 +65,13 @@ pub static MODULES: &[&Module] = &[
     &random_index::MODULE,
     &index::MODULE,
     &autoindex::MODULE,
+    &gzip_static::MODULE,
     &static_files::MODULE,
     &headers::MODULE,
     &addition::MODULE,
     &sub::MODULE,
     &charset::MODULE,
+    &gzip::accept::MODULE,
+    &gzip::MODULE,
     &log::MODULE,
 ];
