@@ -66,7 +66,7 @@ fn a_slow_application_keeps_its_request() {
                  upstream both {{ server {}; server {}; }}
                  server {{
                      listen {address};
-                     client_max_body_size 16m; client_body_buffer_size 16m;
+                     client_max_body_size 16m;
                      location / {{ proxy_pass http://both; }}
                  }}
              }}\n",
