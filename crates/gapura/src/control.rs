@@ -64,7 +64,7 @@ impl Control {
         while let Ok(socket) = rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC) {
             let channel = Channel::from_socket(socket);
             let heard = channel.set_patience(Some(HEARING_PATIENCE)).is_ok()
-                && matches!(channel.receive(), Ok(Some(frame)) if frame.body == b"reload")
+                && matches!(channel.receive_message(), Ok(Some(word)) if word == b"reload")
                 && channel.send(b"heard", &[]).is_ok();
             if heard && self.waiting.len() < WAITING_MAX {
                 self.waiting.push(channel);
@@ -110,8 +110,8 @@ impl Asker {
         let channel = Channel::from_socket(net::process::channel::connect(&path_beside(pid)).ok()?);
         channel.set_patience(Some(HEARING_PATIENCE)).ok()?;
         channel.send(b"reload", &[]).ok()?;
-        let heard = channel.receive().ok()??;
-        (heard.body == b"heard").then_some(Asker(channel))
+        let heard = channel.receive_message().ok()??;
+        (heard == b"heard").then_some(Asker(channel))
     }
 
     /// Waits for the verdict. `None` where none comes.
@@ -120,7 +120,7 @@ impl Asker {
         if readable != [true] {
             return None;
         }
-        Verdict::decode(&self.0.receive().ok()??.body)
+        Verdict::decode(&self.0.receive_message().ok()??)
     }
 }
 

@@ -39,6 +39,9 @@ pub struct Assignment {
     pub logs: Vec<Vec<u8>>,
 }
 
+/// How much of a refusal is told; what is left out is in the error log.
+const REFUSAL_BYTES_MAX: usize = 256 << 10;
+
 /// From a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -87,7 +90,7 @@ impl Verdict {
             Verdict::Serving => out.number(0),
             Verdict::Refused(why) => {
                 out.number(1);
-                out.bytes(why.as_bytes());
+                out.bytes(&why.as_bytes()[..why.len().min(REFUSAL_BYTES_MAX)]);
             }
             Verdict::Draining => out.number(2),
         }

@@ -126,8 +126,8 @@ impl Master {
                 return Err(refused(why.to_owned()));
             }
         }
-        let frame = channel.receive().ok().flatten();
-        match frame.and_then(|frame| Verdict::decode(&frame.body)) {
+        let message = channel.receive_message().ok().flatten();
+        match message.and_then(|message| Verdict::decode(&message)) {
             Some(Verdict::Serving) => Ok(()),
             Some(Verdict::Refused(why)) => Err(refused(why)),
             Some(Verdict::Draining) => {
@@ -161,7 +161,7 @@ impl Master {
             if !wait_readable(&[channel.as_fd()], Some(Duration::ZERO)).is_ok_and(|readable| readable[0]) {
                 continue;
             }
-            match channel.receive().ok().flatten().and_then(|frame| Verdict::decode(&frame.body)) {
+            match channel.receive_message().ok().flatten().and_then(|message| Verdict::decode(&message)) {
                 Some(Verdict::Serving) => {}
                 Some(Verdict::Draining) => worker.is_accepting = false,
                 Some(Verdict::Refused(why)) => refusals.push(why),
@@ -265,7 +265,7 @@ impl Master {
             if !wait_readable(&[channel.as_fd()], Some(patience)).is_ok_and(|readable| readable[0]) {
                 continue;
             }
-            match channel.receive() {
+            match channel.receive_message() {
                 Ok(Some(_)) => worker.is_accepting = false,
                 _ => worker.channel = None,
             }

@@ -19,6 +19,8 @@ use std::time::Duration;
 const DESCRIPTORS_PER_MESSAGE: usize = 128;
 /// More than any configuration has files and sockets.
 pub const DESCRIPTORS_MAX: usize = 65_536;
+/// More than what is wrong with any configuration takes to say.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// More than any configuration's text.
 pub const BODY_BYTES_MAX: usize = 256 << 20;
 
@@ -96,6 +98,16 @@ impl Channel {
 
     /// Waits for a frame; `None` where the other end is gone. After an error the channel is of no further use.
     pub fn receive(&self) -> Result<Option<Frame>, Errno> {
+        self.receive_frame(BODY_BYTES_MAX, DESCRIPTORS_MAX)
+    }
+
+    /// Waits for a short frame without descriptors, from an end that is trusted with no more. A longer one is an
+    /// error like any other.
+    pub fn receive_message(&self) -> Result<Option<Vec<u8>>, Errno> {
+        Ok(self.receive_frame(MESSAGE_BYTES_MAX, 0)?.map(|frame| frame.body))
+    }
+
+    fn receive_frame(&self, body_bytes_max: usize, descriptors_max: usize) -> Result<Option<Frame>, Errno> {
         let mut head = [0; 8];
         if !self.receive_all(&mut head)? {
             return Ok(None);
@@ -103,7 +115,7 @@ impl Channel {
         let [a, b, c, d, e, f, g, h] = head;
         let body_bytes = u32::from_ne_bytes([a, b, c, d]) as usize;
         let count = u32::from_ne_bytes([e, f, g, h]) as usize;
-        if body_bytes > BODY_BYTES_MAX || count > DESCRIPTORS_MAX {
+        if body_bytes > body_bytes_max || count > descriptors_max {
             return Err(Errno::MSGSIZE);
         }
         let mut descriptors = Vec::new();
@@ -240,6 +252,15 @@ mod tests {
         // Says that a descriptor comes, and sends none.
         one.send_all(&[1, 0, 0, 0, 1, 0, 0, 0, b'x', b'y']).expect("sent");
         assert_eq!(other.receive().map(|_| ()), Err(Errno::MFILE));
+        let (one, other) = Channel::pair().expect("the system gives a pair");
+        one.send(b"short", &[]).expect("sent");
+        assert_eq!(other.receive_message(), Ok(Some(b"short".to_vec())));
+        one.send(b"with one", &[one.as_fd()]).expect("sent");
+        assert_eq!(other.receive_message(), Err(Errno::MSGSIZE));
+        let (one, other) = Channel::pair().expect("the system gives a pair");
+        let head = (MESSAGE_BYTES_MAX as u32 + 1).to_ne_bytes();
+        one.send_all(&[&head[..], &[0; 4]].concat()).expect("sent");
+        assert_eq!(other.receive_message(), Err(Errno::MSGSIZE));
         let (one, other) = Channel::pair().expect("the system gives a pair");
         one.send_all(&[9, 0, 0, 0, 0, 0, 0, 0, b'x']).expect("sent");
         drop(one);
