@@ -177,7 +177,9 @@ fn ranges(request: &mut Request<'_>, source: &mut Source) {
     });
     let parsed = wanted.map(|text| http::range::parse(text, length, max));
     match parsed {
-        None | Some(http::range::Ranges::Whole) => request.response.fields.push(b"Accept-Ranges", b"bytes"),
+        None | Some(http::range::Ranges::Whole) => {
+            request.response.fields.replace(b"Accept-Ranges", b"bytes")
+        }
         Some(http::range::Ranges::Unsatisfiable) => {
             let text = format!("bytes */{length}");
             request.response.fields.push(b"Content-Range", text.as_bytes());

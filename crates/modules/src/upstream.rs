@@ -9,6 +9,7 @@ use engine::upstream::keepalive::Keepalive;
 use engine::upstream::url::{self, UpstreamUrl};
 use engine::upstream::{Server, Upstream};
 use net::Address;
+use net::resolver::Servers;
 use net::resolver::startup::lookup_all;
 use schema::value::{argument, milliseconds, number, seconds};
 use schema::{Directive, Idle, Inherit, Places, Problem, Services, Set, Value};
@@ -276,7 +277,8 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
         time_ms: conf.keepalive_time.unwrap_or(defaults.time_ms),
     };
     let method = conf.method.value().copied().flatten().unwrap_or_default();
-    let made = Upstream::new(name, servers, method, keepalive, conf.hash_key.clone(), false);
+    let mut made = Upstream::new(name, servers, method, keepalive, conf.hash_key.clone(), false);
+    made.resolver = Some(installer.core().resolver_settings());
     installer.build.upstreams.push(Arc::new(made));
     Ok(())
 }
@@ -286,7 +288,10 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
 fn finish(build: &mut Build) -> Result<(), Problem> {
     let mut names: Vec<String> = Vec::new();
     for upstream in &build.upstreams {
-        names.extend(upstream.servers().into_iter().filter_map(|server| server.name).map(|(name, _)| name));
+        // Name servers of the configuration are asked while the server runs, and nobody else is.
+        let listed = upstream.resolver.as_ref().is_some_and(|own| matches!(own.servers, Servers::Listed(_)));
+        let servers = upstream.servers().into_iter().filter(|server| !(listed && server.resolve));
+        names.extend(servers.filter_map(|server| server.name).map(|(name, _)| name));
     }
     names.sort();
     names.dedup();

@@ -182,6 +182,11 @@ impl Resolver {
         Resolver { inner: Rc::new(inner) }
     }
 
+    /// How long an answer may take.
+    pub fn timeout(&self) -> Duration {
+        self.inner.settings.timeout
+    }
+
     /// The addresses of a name; an address in text form is its own answer.
     pub async fn lookup(&self, name: &[u8]) -> Result<Answer, ResolveError> {
         if let Some(address) = name.to_str().ok().and_then(|name| name.parse::<IpAddr>().ok()) {

@@ -335,16 +335,20 @@ impl Sending {
     ) -> Poll<Result<(), Fault>> {
         let Rest::Client(framing) = self.rest else { return Poll::Ready(Ok(())) };
         self.piece.clear();
-        let count = ready!(driver.poll_read_body(cx, &mut self.piece)).map_err(Fault::Client)?;
+        let mut count = ready!(driver.poll_read_body(cx, &mut self.piece)).map_err(Fault::Client)?;
+        if count > 0 {
+            // Chunks that came together go on together.
+            count += driver.take_body_at_hand(&mut self.piece).map_err(Fault::Client)?;
+        }
         request.body.received += count as u64;
         request.received_bytes += count as u64;
         let limit = request.plan.core.client_max_body_size.0;
         check_size(request, limit, count as u64).map_err(Fault::Client)?;
-        if count == 0 && framing == BodyFraming::Chunked {
-            http::chunked::last_chunk(&Fields::default(), &mut self.buffer);
-        }
         frame(framing, &self.piece, &mut self.buffer);
-        if count == 0 || driver.body_is_done() && framing != BodyFraming::Chunked {
+        if driver.body_is_done() {
+            if framing == BodyFraming::Chunked {
+                http::chunked::last_chunk(&Fields::default(), &mut self.buffer);
+            }
             request.body.read = true;
             self.rest = Rest::Nothing;
         }

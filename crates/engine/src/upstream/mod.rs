@@ -28,6 +28,7 @@ use conf::Level;
 use http::Status;
 use keepalive::Keepalive;
 use net::address::Address;
+use net::resolver::ResolverSettings;
 use std::sync::{Arc, PoisonError, RwLock};
 use template::Template;
 
@@ -41,6 +42,8 @@ pub struct Upstream {
     pub hash_key: Option<Template>,
     /// How a peer is chosen.
     pub method: balance::Method,
+    /// Who is asked for the names of its servers; none: as the configuration says for all.
+    pub resolver: Option<ResolverSettings>,
     /// Made for a `proxy_pass` that names no `upstream` block.
     pub implicit: bool,
     /// The `server` lines with what their names stand for now.
@@ -86,7 +89,7 @@ impl Upstream {
     ) -> Upstream {
         let peers = Peers::of(&servers, method, None);
         let (servers, peers) = (RwLock::new(servers), RwLock::new(Arc::new(peers)));
-        Upstream { name, keepalive, hash_key, method, implicit, servers, peers }
+        Upstream { name, keepalive, hash_key, method, resolver: None, implicit, servers, peers }
     }
 
     /// The peers as of now.
@@ -111,6 +114,15 @@ impl Upstream {
         *self.servers.write().unwrap_or_else(PoisonError::into_inner) = servers;
     }
 
+    /// Puts the addresses in force that a line's name stands for now.
+    pub fn put_addresses(&self, line: usize, addresses: Vec<Address>) {
+        let mut servers = self.servers();
+        if let Some(server) = servers.get_mut(line) {
+            server.addresses = addresses;
+            self.replace_servers(servers);
+        }
+    }
+
     /// Takes over the state of the same upstream of an earlier configuration.
     pub fn carry_from(&self, earlier: &Upstream) {
         let known = earlier.servers();
@@ -118,14 +130,24 @@ impl Upstream {
         // A name server that is silent for the moment does not take away what was known.
         for server in servers.iter_mut().filter(|server| server.name.is_some() && server.addresses.is_empty())
         {
-            if let Some(before) = known.iter().find(|before| before.name == server.name) {
-                server.addresses.clone_from(&before.addresses);
+            let Some((name, port)) = &server.name else { continue };
+            let same = |before: &&Server| before.name.as_ref().is_some_and(|(known, _)| known == name);
+            if let Some(before) = known.iter().find(same) {
+                server.addresses = before.addresses.iter().map(|address| at_port(address, *port)).collect();
             }
         }
         let old = earlier.peers();
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
         *peers = Arc::new(Peers::of(&servers, self.method, Some(&old.group)));
         *self.servers.write().unwrap_or_else(PoisonError::into_inner) = servers;
+    }
+}
+
+/// The same host at another port.
+fn at_port(address: &Address, port: u16) -> Address {
+    match address {
+        Address::Inet(address) => Address::Inet(std::net::SocketAddr::new(address.ip(), port)),
+        other => other.clone(),
     }
 }
 

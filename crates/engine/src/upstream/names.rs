@@ -10,7 +10,7 @@ use bstr::BString;
 use conf::Level;
 use http::Status;
 use net::address::Address;
-use net::resolver::Resolver;
+use net::resolver::{ResolveError, Resolver};
 use net::timer::{Deadline, Timer};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -21,6 +21,8 @@ use std::time::Duration;
 const RETRY_SECONDS: u64 = 5;
 /// A name is not looked up more often than this, whatever its TTL.
 const AGAIN_SECONDS_MIN: u64 = 1;
+/// Nor more seldom.
+const AGAIN_SECONDS_MAX: u64 = 3600;
 
 /// The group a call goes to; a host that variables named gets one of its own, kept by the thread.
 pub(super) async fn upstream_of(request: &mut Request<'_>, call: &Call) -> Result<Arc<Upstream>, Status> {
@@ -63,75 +65,97 @@ fn group_of(host: &BString, addresses: Vec<Address>) -> Upstream {
     Upstream::new(host.clone(), vec![server], Default::default(), Keepalive::default(), None, true)
 }
 
-/// Looks up the names of a snapshot's upstreams until another snapshot takes its place.
+/// Looks up the names of a snapshot's upstreams until another snapshot takes its place; one task a name, so that one
+/// that takes long keeps nobody waiting.
 pub fn resolve_in_background(thread: &Rc<Thread>, snapshot: &Arc<Snapshot>) {
-    if !snapshot.upstreams.iter().any(|upstream| upstream.has_names()) {
-        return;
-    }
-    let resolver = Rc::new(Resolver::new(snapshot.resolver.clone()));
+    let mut common = None;
     for upstream in snapshot.upstreams.iter().filter(|upstream| upstream.has_names()) {
-        let task =
-            keep_resolving(Rc::downgrade(thread), snapshot.clone(), upstream.clone(), resolver.clone());
-        net::thread::spawn_local(task);
+        let resolver = match &upstream.resolver {
+            Some(own) => Rc::new(Resolver::new(own.clone())),
+            None => common.get_or_insert_with(|| Rc::new(Resolver::new(snapshot.resolver.clone()))).clone(),
+        };
+        for (line, server) in upstream.servers().into_iter().enumerate() {
+            let Some((name, port)) = server.name else { continue };
+            let lookup = Lookup {
+                thread: Rc::downgrade(thread),
+                snapshot: snapshot.clone(),
+                upstream: upstream.clone(),
+                resolver: resolver.clone(),
+                line,
+                name,
+                port,
+                resolve: server.resolve,
+            };
+            net::thread::spawn_local(lookup.keep_on());
+        }
     }
 }
 
-async fn keep_resolving(
+/// A name that is looked up again and again.
+struct Lookup {
     thread: Weak<Thread>,
     snapshot: Arc<Snapshot>,
     upstream: Arc<Upstream>,
     resolver: Rc<Resolver>,
-) {
-    let mut servers = upstream.servers();
-    let mut timer = Timer::new();
-    // What was found while the configuration was read is looked at again soon: its TTL is not known.
-    loop {
-        let mut again = u64::MAX;
-        let mut changed = false;
-        for server in servers.iter_mut() {
-            let Some((name, port)) = server.name.clone() else { continue };
-            let Some(thread) = thread.upgrade() else { return };
-            let seconds = look_up(&thread, &snapshot, &resolver, server, &name, port, &mut changed).await;
-            again = again.min(seconds);
-        }
-        if changed {
-            upstream.replace_servers(servers.clone());
-        }
-        timer.sleep(Deadline::after(Duration::from_secs(again.clamp(AGAIN_SECONDS_MIN, 3600)))).await;
-        match thread.upgrade() {
-            Some(thread) if thread.snapshot().generation == snapshot.generation => {}
-            _ => return,
-        }
-    }
+    /// Which of the group's lines it stands in.
+    line: usize,
+    name: String,
+    port: u16,
+    /// The configuration says `resolve`: a name that is gone takes its servers away.
+    resolve: bool,
 }
 
-/// Looks one name up; returns after how many seconds it is to be done again.
-async fn look_up(
-    thread: &Thread,
-    snapshot: &Snapshot,
-    resolver: &Resolver,
-    server: &mut Server,
-    name: &str,
-    port: u16,
-    changed: &mut bool,
-) -> u64 {
-    match resolver.lookup(name.as_bytes()).await {
-        Ok(answer) => {
-            let found = answer.addresses.iter().map(|ip| Address::Inet(SocketAddr::new(*ip, port)));
-            let mut found: Vec<Address> = found.collect();
-            found.sort();
-            let mut known = server.addresses.clone();
-            known.sort();
-            if found != known && !found.is_empty() {
-                server.addresses = found;
-                *changed = true;
+impl Lookup {
+    async fn keep_on(self) {
+        let mut timer = Timer::new();
+        // What was found while the configuration was read is looked at again soon: its TTL is not known.
+        loop {
+            let again = self.once().await.clamp(AGAIN_SECONDS_MIN, AGAIN_SECONDS_MAX);
+            timer.sleep(Deadline::after(Duration::from_secs(again))).await;
+            match self.thread.upgrade() {
+                Some(thread) if thread.snapshot().generation == self.snapshot.generation => {}
+                _ => return,
             }
-            answer.valid_until_ms.saturating_sub(net::clock::now_ms()) / 1000
         }
-        Err(error) => {
-            let level = if server.addresses.is_empty() { Level::Error } else { Level::Warn };
-            thread.log(snapshot, level, None, format_args!("{name} could not be resolved ({error})"));
-            RETRY_SECONDS
+    }
+
+    /// Looks the name up; returns after how many seconds it is to be done again.
+    async fn once(&self) -> u64 {
+        let answer = self.resolver.lookup(self.name.as_bytes()).await;
+        let Some(known) = self.upstream.servers().get(self.line).map(|server| server.addresses.clone())
+        else {
+            return AGAIN_SECONDS_MAX;
+        };
+        match answer {
+            Ok(answer) => {
+                let found = answer.addresses.iter().map(|ip| Address::Inet(SocketAddr::new(*ip, self.port)));
+                self.put(known, found.collect());
+                answer.valid_until_ms.saturating_sub(net::clock::now_ms()) / 1000
+            }
+            Err(error) => {
+                let level = if known.is_empty() { Level::Error } else { Level::Warn };
+                if let Some(thread) = self.thread.upgrade() {
+                    let name = &self.name;
+                    thread.log(
+                        &self.snapshot,
+                        level,
+                        None,
+                        format_args!("{name} could not be resolved ({error})"),
+                    );
+                }
+                if error == ResolveError::HostNotFound && self.resolve {
+                    self.put(known, Vec::new());
+                }
+                RETRY_SECONDS.min(self.resolver.timeout().as_secs())
+            }
+        }
+    }
+
+    fn put(&self, mut known: Vec<Address>, mut found: Vec<Address>) {
+        known.sort();
+        found.sort();
+        if known != found {
+            self.upstream.put_addresses(self.line, found);
         }
     }
 }

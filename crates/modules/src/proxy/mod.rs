@@ -112,13 +112,13 @@ fn redirect(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Probl
 }
 
 fn cookie_domain(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
-    let line = rewrites::cookie_line(node, build)?;
+    let line = rewrites::cookie_line(node, build, Rewrite::parse_domain)?;
     conf.cookie_domain.fill(node.name.span, Vec::new).push(line);
     Ok(())
 }
 
 fn cookie_path(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
-    let line = rewrites::cookie_line(node, build)?;
+    let line = rewrites::cookie_line(node, build, Rewrite::parse)?;
     conf.cookie_path.fill(node.name.span, Vec::new).push(line);
     Ok(())
 }

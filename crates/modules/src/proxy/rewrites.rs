@@ -1,6 +1,6 @@
 //! Rewriting of response headers: `proxy_redirect`, `proxy_cookie_domain`, `_path`, `_flags`.
 
-use bstr::ByteSlice;
+use bstr::{BString, ByteSlice};
 use conf::{Node, Word};
 use engine::Request;
 use engine::module::{Build, CompiledRegex};
@@ -42,6 +42,27 @@ impl Rewrite {
         Ok(Rewrite { pattern, replacement })
     }
 
+    /// As [`Rewrite::parse`], for domains: without regard to case, and without the dot they may begin with.
+    ///
+    /// # Errors
+    /// As nginx.
+    pub fn parse_domain(pattern: &Word, replacement: &Word, build: &mut Build) -> Result<Rewrite, Problem> {
+        let bare = |text: &BString| BString::from(text.strip_prefix(b".").unwrap_or(text));
+        let (pattern, to) = match pattern.text.strip_prefix(b"~") {
+            Some(regex) => {
+                let regex = build.regex(regex.as_bstr(), true).map_err(|problem| problem.on(pattern))?;
+                (Pattern::Regex(regex), replacement.text.clone())
+            }
+            None => {
+                let text = bare(&pattern.text);
+                let domain = build.template(text.as_ref()).map_err(|problem| problem.on(pattern))?;
+                (Pattern::Text(domain), bare(&replacement.text))
+            }
+        };
+        let replacement = build.template(to.as_ref()).map_err(|problem| problem.on(replacement))?;
+        Ok(Rewrite { pattern, replacement })
+    }
+
     /// A plain prefix and what stands for it.
     pub fn prefix(from: &[u8], to: &[u8]) -> Rewrite {
         Rewrite { pattern: Pattern::Text(Template::constant(from)), replacement: Template::constant(to) }
@@ -66,9 +87,8 @@ impl Rewrite {
         match &self.pattern {
             Pattern::Text(domain) => {
                 let domain = request.render(domain);
-                let wanted = domain.strip_prefix(b".").unwrap_or(&domain);
                 let (dot, bare) = value.split_at(usize::from(value.starts_with(b".")));
-                if !wanted.eq_ignore_ascii_case(bare) {
+                if !domain.eq_ignore_ascii_case(bare) {
                     return None;
                 }
                 let mut out = dot.to_vec();
@@ -84,13 +104,16 @@ impl Rewrite {
     }
 }
 
+/// How a line's two arguments are read.
+type Reader = fn(&Word, &Word, &mut Build) -> Result<Rewrite, Problem>;
+
 /// One line of `proxy_cookie_domain` or `_path`; none is `off`.
-pub fn cookie_line(node: &Node, build: &mut Build) -> Result<Option<Rewrite>, Problem> {
+pub fn cookie_line(node: &Node, build: &mut Build, read: Reader) -> Result<Option<Rewrite>, Problem> {
     let word = argument(node, 0)?;
     match node.args.get(1) {
         None if word.text == "off" => Ok(None),
         None => Err(Problem::new(format!("invalid parameter \"{}\"", word.text)).on(word)),
-        Some(to) => Rewrite::parse(word, to, build).map(Some),
+        Some(to) => read(word, to, build).map(Some),
     }
 }
 
