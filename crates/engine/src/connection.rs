@@ -228,6 +228,7 @@ async fn wait_for_request(thread: &Thread, driver: &mut Driver, keep: Keep) -> b
 }
 
 async fn close(driver: Driver, closing: Closing) {
+    net::log::turn_ended();
     let Driver::H1(h1) = driver else { return };
     match closing {
         Closing::Now => {}

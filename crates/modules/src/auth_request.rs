@@ -108,7 +108,12 @@ impl Step for AuthRequest {
                 Flow::Deny(status)
             }
             number => {
+                // What nginx's log still says it is doing after the answer of an upstream.
+                if !request.subresponse.attempts.is_empty() {
+                    request.action = "sending to client";
+                }
                 request.log_error(Level::Error, format_args!("auth request unexpected status: {number}"));
+                request.action = "";
                 Flow::Deny(Status::INTERNAL_SERVER_ERROR)
             }
         }

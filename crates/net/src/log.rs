@@ -169,8 +169,9 @@ pub fn on_failure(receiver: impl Fn(&LogFailure) + 'static) {
     RECEIVER.set(Some(Rc::new(receiver)));
 }
 
-/// The event loop is about to wait: the lines of this turn go out.
-pub(crate) fn turn_ended() {
+/// The event loop is about to wait: the lines of this turn go out. Also called before a connection is closed, so that
+/// who sees its end finds its lines in the logs.
+pub fn turn_ended() {
     if !IS_DIRTY.get() {
         return;
     }

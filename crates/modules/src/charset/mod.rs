@@ -88,6 +88,12 @@ impl Value for Choice {
     }
 }
 
+impl Choice {
+    fn is(&self, charset: &[u8]) -> bool {
+        matches!(self, Choice::Named(name) if name.eq_ignore_ascii_case(charset))
+    }
+}
+
 /// The tables of a configuration, and the pairs that were found to lack one.
 #[derive(Default)]
 struct Declared {
@@ -162,11 +168,20 @@ impl Filter for Charset {
         }
         let (_, told) = split_charset(&response.content_type);
         let told: Option<BString> = told.map(BString::from).filter(|told| !told.is_empty());
-        let speaks = if told.is_some() { self.overrides } else { self.types.contain(&response.content_type) };
-        if !speaks {
-            return None;
-        }
-        let to = choose(&self.charset, request)?;
+        let demanded = BString::from(std::mem::take(&mut request.response.charset));
+        let to = if demanded.is_empty() {
+            let content_type = &request.response.content_type;
+            let speaks = if told.is_some() { self.overrides } else { self.types.contain(content_type) };
+            choose(&self.charset, request).filter(|_| speaks)?
+        } else {
+            // By the upstream, in X-Accel-Charset.
+            let named = [&self.charset, &self.source].into_iter().any(|choice| choice.is(&demanded));
+            if !named && !self.tables.iter().any(|table| table.is_of(&demanded)) {
+                request.log_error(Level::Error, format_args!("unknown charset \"{demanded}\" to override"));
+                return None;
+            }
+            demanded
+        };
         let Some(from) = told.or_else(|| choose(&self.source, request)) else {
             tell(request, &to, false);
             return None;
