@@ -1,5 +1,9 @@
 //! A request on its way through the server: what came, what was decided, what goes out.
 
+mod parts;
+
+pub use parts::Parts;
+
 use crate::connection::Facts;
 use crate::core::values::KeepaliveDisable;
 use crate::plan::{Alias, Plan, PlanId, Site, Snapshot};
@@ -205,141 +209,7 @@ pub struct Subresponse {
     pub args: Vec<u8>,
 }
 
-/// What a connection keeps from one request for the next, so that buffers are made once.
-#[derive(Default)]
-pub struct Parts {
-    /// The head, being read before there is a request.
-    pub head: RequestHead,
-    uri: Vec<u8>,
-    args: Vec<u8>,
-    captures: Captures,
-    stored: Vec<Option<Vec<u8>>>,
-    memory: Vec<u8>,
-    response: Response,
-    attempts: Vec<Attempted>,
-    upstream_fields: Fields,
-    upstream_trailers: Fields,
-}
-
-/// A body buffer larger than this is given back between requests, bytes.
-const KEPT_BODY_BYTES_MAX: usize = 16 * 1024;
-
 impl<'s> Request<'s> {
-    /// A request whose head was read, before anything was decided.
-    pub fn new(
-        thread: &'s Thread,
-        snapshot: &'s Snapshot,
-        connection: &'s Facts,
-        site: &'s Site,
-        head: RequestHead,
-        parts: Parts,
-    ) -> Request<'s> {
-        let length = announced_length(&head);
-        let mut uri = parts.uri;
-        let mut args = parts.args;
-        uri.clear();
-        args.clear();
-        let mut stored = parts.stored;
-        stored.clear();
-        let mut response = parts.response;
-        response.clear();
-        let mut upstream_fields = parts.upstream_fields;
-        upstream_fields.clear();
-        let mut attempts = parts.attempts;
-        attempts.clear();
-        let mut memory = parts.memory;
-        memory.clear();
-        Request {
-            snapshot,
-            thread,
-            connection,
-            site,
-            plan: snapshot.plan(site.plan),
-            method: head.method,
-            head,
-            uri,
-            args,
-            uri_as_sent: true,
-            prefix_valid: true,
-            uri_below_alias: false,
-            uri_changed: false,
-            redirects_left: REDIRECTS_MAX + 1,
-            internal: false,
-            error_status: None,
-            status_override: None,
-            captures: parts.captures,
-            stored,
-            nested: 0,
-            user: None,
-            real_address: None,
-            body: Body { length, memory, ..Body::default() },
-            response,
-            attempts,
-            upstream_fields,
-            upstream_trailers: parts.upstream_trailers,
-            started_ms: net::clock::now_ms(),
-            received_bytes: 0,
-            sent_bytes: 0,
-            sent_head_bytes: 0,
-            keep_alive: false,
-            limit_rate: None,
-            subrequest: false,
-            subresponse: Subresponse::default(),
-            completed: false,
-            timed_out: false,
-            client_gone: false,
-            linger: false,
-            id: None,
-            notes: Vec::new(),
-            lasting: Vec::new(),
-            action: "",
-            upstream_uri: Vec::new(),
-        }
-    }
-
-    /// Gives the buffers back.
-    pub fn into_parts(self) -> Parts {
-        let mut memory = self.body.memory;
-        if memory.capacity() > KEPT_BODY_BYTES_MAX {
-            memory = Vec::new();
-        }
-        Parts {
-            head: self.head,
-            uri: self.uri,
-            args: self.args,
-            captures: self.captures,
-            stored: self.stored,
-            memory,
-            response: self.response,
-            attempts: self.attempts,
-            upstream_fields: self.upstream_fields,
-            upstream_trailers: self.upstream_trailers,
-        }
-    }
-
-    /// A request for another URI of the same server, on behalf of this one.
-    pub fn subrequest_for(&self, uri: Vec<u8>, args: Vec<u8>) -> Request<'s> {
-        let mut inner = Request::new(
-            self.thread,
-            self.snapshot,
-            self.connection,
-            self.site,
-            self.head.clone(),
-            Parts::default(),
-        );
-        inner.uri = uri;
-        inner.args = args;
-        inner.uri_as_sent = false;
-        inner.internal = true;
-        inner.subrequest = true;
-        inner.method = http::Method::Get;
-        inner.body = Body { length: Some(0), read: true, ..Body::default() };
-        inner.real_address = self.real_address.clone();
-        inner.started_ms = self.started_ms;
-        inner.redirects_left = self.redirects_left.saturating_sub(1);
-        inner
-    }
-
     /// May the connection be used again, as far as the head and the location's settings say?
     pub fn settle_keep_alive(&mut self) {
         let core = &self.plan.core;
@@ -546,15 +416,6 @@ pub struct MappedPath {
     pub path: Vec<u8>,
     /// How many bytes of it `root` or `alias` gave.
     pub root_bytes: usize,
-}
-
-/// The length of a request's body as its head tells it; none when it comes in chunks.
-fn announced_length(head: &RequestHead) -> Option<u64> {
-    match head.framing() {
-        http::Framing::Length(length) => Some(length),
-        http::Framing::None => Some(0),
-        http::Framing::Chunked => None,
-    }
 }
 
 /// The user name of Basic authentication, decoded once.
