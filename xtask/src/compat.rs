@@ -218,7 +218,11 @@ fn read_states() -> Result<BTreeMap<String, State>, String> {
 
 fn write_states(states: &BTreeMap<String, State>) -> Result<(), String> {
     let text: String = states.iter().map(|(name, state)| format!("{name}\t{}\n", state.name())).collect();
-    std::fs::write(root().join(STATES), text).map_err(|e| format!("{STATES}: {e}"))
+    let path = root().join(STATES);
+    path.parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::write(&path, text))
+        .map_err(|e| format!("{STATES}: {e}"))
 }
 
 #[cfg(test)]

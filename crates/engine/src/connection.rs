@@ -230,6 +230,8 @@ async fn wait_for_request(thread: &Thread, driver: &mut Driver, keep: Keep) -> b
 async fn close(driver: Driver, closing: Closing) {
     net::log::turn_ended();
     let Driver::H1(h1) = driver else { return };
+    // Whoever sees the end of the connection finds the request in the log, as with nginx.
+    net::log::turn_ended();
     match closing {
         Closing::Now => {}
         Closing::Lingering { time, pause } => h1.stream.linger(pause, time).await,
@@ -454,7 +456,8 @@ fn refused(request: &mut Request<'_>, h1: &mut H1, refusal: Refusal) -> Flow {
     request.log_error(Level::Info, format_args!("{}", refusal.message));
     request.action = "";
     request.keep_alive = false;
-    request.linger = refusal.lingering;
+    // A client that is still sending would lose the answer to a reset.
+    request.linger = refusal.lingering || !h1.pending().ends_with(b"\n\r\n");
     h1.consumed = h1.input.len();
     Flow::Deny(refusal.status)
 }
