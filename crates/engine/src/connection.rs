@@ -228,7 +228,6 @@ async fn wait_for_request(thread: &Thread, driver: &mut Driver, keep: Keep) -> b
 }
 
 async fn close(driver: Driver, closing: Closing) {
-    net::log::turn_ended();
     let Driver::H1(h1) = driver else { return };
     // Whoever sees the end of the connection finds the request in the log, as with nginx.
     net::log::turn_ended();
