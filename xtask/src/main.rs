@@ -2,6 +2,7 @@
 
 mod bench;
 mod compat;
+mod docs;
 mod spec;
 mod test;
 mod tidy;
@@ -21,6 +22,8 @@ usage: cargo xtask COMMAND
         runs nginx's own tests (a checkout of nginx/nginx-tests) and compares with compat/nginx-tests.txt
   tidy [--update]
         checks the rules of the house; --update lowers xtask/ratchet.tsv
+  docs
+        writes docs/directives.md from the table of directives and the modules' rows
   test [STEP...]
         everything a commit must pass: tools, tidy, format, lint, unit, spec, oracle, end-to-end
 ";
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = arguments.collect();
     let result = match command.as_str() {
         "bench" => bench::main(&rest),
+        "docs" => docs::main(&rest),
         "spec" => spec::main(&rest),
         "compat" => compat::main(&rest),
         "tidy" => tidy::main(&rest),

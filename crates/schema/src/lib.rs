@@ -15,6 +15,7 @@ pub mod directive;
 pub mod elsewhere;
 pub mod inherit;
 pub mod known;
+pub mod manual;
 pub mod place;
 pub mod problem;
 pub mod value;
