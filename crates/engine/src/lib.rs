@@ -22,6 +22,7 @@ pub mod flow;
 pub mod head;
 pub mod locate;
 pub mod log;
+pub mod mapping;
 pub mod module;
 pub mod plan;
 pub mod pump;

@@ -65,35 +65,37 @@ impl Step for Autoindex {
         listed.sort_by(|a, b| b.is_directory.cmp(&a.is_directory).then_with(|| a.name.cmp(&b.name)));
         let callback = http::args::find(&request.args, b"callback").filter(|name| !name.is_empty());
         let mut body = Vec::with_capacity(256 + listed.len() * 160);
-        let (kind, charset): (&[u8], &[u8]) = match self.format {
+        let kind: &[u8] = match self.format {
             Format::Html => {
-                page::html(&request.uri, &listed, &self.look(), &mut body);
-                (b"text/html", b"")
+                let look = self.look(request);
+                page::html(&request.uri, &listed, &look, &mut body);
+                b"text/html"
             }
             Format::Xml => {
                 page::xml(&listed, &mut body);
-                (b"text/xml", b"utf-8")
+                b"text/xml; charset=utf-8"
             }
             Format::Jsonp if callback.is_some() => {
                 page::json(&listed, callback, &mut body);
-                (b"application/javascript", b"")
+                b"application/javascript"
             }
             Format::Json | Format::Jsonp => {
                 page::json(&listed, None, &mut body);
-                (b"application/json", b"")
+                b"application/json"
             }
         };
         request.response.content_type = kind.to_vec();
-        request.response.charset = charset.to_vec();
         Flow::Reply(Reply { status: Status::OK, source: Source::Bytes(body) })
     }
 }
 
 impl Autoindex {
-    fn look(&self) -> Look {
+    fn look(&self, request: &mut Request) -> Look {
+        let utf8 =
+            crate::charset::of_html(request).is_some_and(|charset| charset.eq_ignore_ascii_case(b"utf-8"));
         let offset =
             if self.localtime { net::clock::local_offset_seconds(net::clock::wall().seconds) } else { 0 };
-        Look { offset_seconds: i64::from(offset), exact_size: self.exact_size }
+        Look { offset_seconds: i64::from(offset), exact_size: self.exact_size, utf8 }
     }
 }
 

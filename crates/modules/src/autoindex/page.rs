@@ -24,6 +24,8 @@ pub struct Look {
     pub offset_seconds: i64,
     /// Sizes are exact.
     pub exact_size: bool,
+    /// Names are in UTF-8: characters are counted, not bytes.
+    pub utf8: bool,
 }
 
 /// How many characters of a name are shown.
@@ -52,9 +54,12 @@ fn html_line(entry: &Entry, look: &Look, out: &mut Vec<u8>) {
         out.push(b'/');
     }
     out.extend_from_slice(b"\">");
-    let mut shown = entry.name.len();
+    let text = std::str::from_utf8(&entry.name).ok().filter(|_| look.utf8);
+    let mut shown = text.map_or(entry.name.len(), |text| text.chars().count());
     if shown > NAME_WIDTH {
-        escape_html(&entry.name[..NAME_WIDTH - 3], out);
+        let cut = NAME_WIDTH - 3;
+        let cut = text.and_then(|text| text.char_indices().nth(cut)).map_or(cut, |(at, _)| at);
+        escape_html(&entry.name[..cut], out);
         out.extend_from_slice(b"..&gt;</a>");
         shown = NAME_WIDTH;
     } else {
@@ -194,7 +199,7 @@ mod tests {
             (entry(&long, false, 7), false, format!("{cut} 31-Dec-1986 10:00       7\r\n")),
         ] {
             let mut out = Vec::new();
-            html_line(&entry, &Look { offset_seconds: 0, exact_size }, &mut out);
+            html_line(&entry, &Look { offset_seconds: 0, exact_size, utf8: false }, &mut out);
             assert_eq!(String::from_utf8_lossy(&out), expected);
         }
     }

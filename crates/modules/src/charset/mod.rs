@@ -148,6 +148,7 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
         types: (*conf.types).clone().unwrap_or_else(|| MimeTypes::of(&TYPES)),
         tables: declared.tables.clone(),
     };
+    installer.keep(Told((*conf.charset).clone()));
     installer.filter(filter);
     Ok(())
 }
@@ -158,6 +159,15 @@ struct Charset {
     overrides: bool,
     types: MimeTypes,
     tables: Vec<Arc<Table>>,
+}
+
+/// What `charset` says, kept for the plan.
+struct Told(Choice);
+
+/// The charset that an HTML page made here will be told to be in.
+pub fn of_html(request: &mut Request) -> Option<BString> {
+    let told = request.plan.kept::<Told>()?;
+    choose(&told.0, request)
 }
 
 impl Filter for Charset {
