@@ -75,7 +75,7 @@ pub(super) fn pool_size(node: &Node) -> Result<(), Problem> {
     if bytes < least {
         return Err(Problem::new(format!("the pool size must be no less than {least}")).on(word));
     }
-    if bytes % multiple != 0 {
+    if !bytes.is_multiple_of(multiple) {
         return Err(Problem::new(format!("the pool size must be a multiple of {multiple}")).on(word));
     }
     Ok(())
