@@ -135,6 +135,12 @@ fn http_resolver(root: &Cells) -> net::resolver::ResolverSettings {
     http.map_or_else(net::resolver::ResolverSettings::system, Core::resolver_settings)
 }
 
+/// `worker_connections` of the `events` block.
+fn connections_max(root: &Cells) -> usize {
+    let events = root.inside(Places::EVENTS).next().unwrap_or(root);
+    events.module::<MainCore>(MAIN_INDEX).map_or(usize::MAX, |main| main.worker_connections.0)
+}
+
 fn next_generation() -> u64 {
     static GENERATION: AtomicU64 = AtomicU64::new(1);
     GENERATION.fetch_add(1, Ordering::Relaxed)
@@ -206,9 +212,7 @@ impl Compiler<'_> {
             plans: std::mem::take(&mut self.plans),
             listens,
             variables,
-            connections_max: cells
-                .module::<MainCore>(MAIN_INDEX)
-                .map_or(usize::MAX, |main| main.worker_connections.0),
+            connections_max: connections_max(cells),
             upstreams: self.build.upstreams.clone(),
             logs: Vec::new(),
             error_log,
