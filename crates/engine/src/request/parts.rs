@@ -47,6 +47,8 @@ impl<'s> Request<'s> {
         response.clear();
         let mut upstream_fields = parts.upstream_fields;
         upstream_fields.clear();
+        let mut upstream_trailers = parts.upstream_trailers;
+        upstream_trailers.clear();
         let mut attempts = parts.attempts;
         attempts.clear();
         let mut memory = parts.memory;
@@ -78,7 +80,7 @@ impl<'s> Request<'s> {
             response,
             attempts,
             upstream_fields,
-            upstream_trailers: parts.upstream_trailers,
+            upstream_trailers,
             started_ms: net::clock::now_ms(),
             received_bytes: 0,
             sent_bytes: 0,
