@@ -189,6 +189,10 @@ pub trait Transform {
     fn push(&mut self, chunk: Chunk, out: &mut Chunks);
     /// The body is over; puts out the rest.
     fn finish(&mut self, out: &mut Chunks);
+    /// Why the body cannot be changed: what went out is not whole, and the connection ends.
+    fn failure(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A module that writes down what happened.

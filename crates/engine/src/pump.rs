@@ -127,6 +127,10 @@ pub async fn transform(
         if ending {
             transform.finish(&mut out);
         }
+        if let Some(failure) = transform.failure() {
+            request.log_error(Level::Error, format_args!("{failure}"));
+            return Err(Broken::Source);
+        }
         flowing = out;
     }
     for chunk in flowing {

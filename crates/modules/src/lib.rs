@@ -16,6 +16,7 @@ mod computed;
 mod empty_gif;
 mod files;
 mod geo;
+mod gunzip;
 mod gzip;
 mod gzip_static;
 mod headers;
@@ -68,6 +69,7 @@ pub static MODULES: &[&Module] = &[
     &gzip_static::MODULE,
     &static_files::MODULE,
     &headers::MODULE,
+    &gunzip::MODULE,
     &addition::MODULE,
     &sub::MODULE,
     &charset::MODULE,
