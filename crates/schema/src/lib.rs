@@ -25,4 +25,4 @@ pub use directive::{Directive, Field, Idle, IdleOwn, List, Nested, Set};
 pub use inherit::Inherit;
 pub use place::Places;
 pub use problem::Problem;
-pub use value::{Bitmask, Buffers, Flag, Milliseconds, Number, Offset, Seconds, Size, Value};
+pub use value::{Bitmask, Buffers, Flag, Milliseconds, Number, Offset, Seconds, Size, SizeTemplate, Value};

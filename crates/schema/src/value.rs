@@ -137,6 +137,29 @@ impl Value for template::Template {
     }
 }
 
+/// A size that may hold variables: what is constant is checked when the configuration is read.
+#[derive(Clone)]
+pub struct SizeTemplate(template::Template);
+
+impl std::ops::Deref for SizeTemplate {
+    type Target = template::Template;
+
+    fn deref(&self) -> &template::Template {
+        &self.0
+    }
+}
+
+impl Value for SizeTemplate {
+    fn parse(node: &Node, services: &mut dyn Services) -> Result<Self, Problem> {
+        let word = argument(node, 0)?;
+        let template = template::Template::parse(node, services)?;
+        match template.is_constant() {
+            Some(text) if size(text.as_ref()).is_none() => Err(invalid_value(node, word).help(SIZES)),
+            _ => Ok(SizeTemplate(template)),
+        }
+    }
+}
+
 impl Value for BString {
     fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
         Ok(argument(node, 0)?.text.clone())

@@ -11,7 +11,8 @@ use bstr::{BString, ByteSlice};
 use conf::Node;
 use schema::value::argument;
 use schema::{
-    Bitmask, Directive, Flag, Inherit, Milliseconds, Number, Offset, Places, Problem, Size, Value, field,
+    Bitmask, Directive, Flag, Inherit, Milliseconds, Number, Offset, Places, Problem, Size, SizeTemplate,
+    Value, field,
 };
 use template::Template;
 
@@ -69,9 +70,9 @@ pub struct Core {
     /// Close timed-out connections with a reset.
     pub reset_timedout_connection: Inherit<Flag>,
     /// Bytes a second to the client.
-    pub limit_rate: Inherit<Option<Template>>,
+    pub limit_rate: Inherit<Option<SizeTemplate>>,
     /// Bytes before the limit starts.
-    pub limit_rate_after: Inherit<Option<Template>>,
+    pub limit_rate_after: Inherit<Option<SizeTemplate>>,
     /// Send files by the kernel.
     pub sendfile: Inherit<Flag>,
     /// Bytes in one such call.

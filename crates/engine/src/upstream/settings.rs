@@ -8,8 +8,8 @@ use conf::Node;
 use net::connect::ConnectOptions;
 use schema::value::{Bits, argument};
 use schema::{
-    Bitmask, Buffers, Directive, Flag, Idle, Inherit, Milliseconds, Number, Problem, Services, Size, Value,
-    field, list,
+    Bitmask, Buffers, Directive, Flag, Idle, Inherit, Milliseconds, Number, Problem, Services, Size,
+    SizeTemplate, Value, field, list,
 };
 use template::Template;
 
@@ -63,7 +63,7 @@ pub struct Settings {
     /// Headers without effect here.
     pub ignore_headers: Inherit<Bitmask<IgnoreHeaders>>,
     /// Bytes a second from the upstream.
-    pub limit_rate: Inherit<Option<Template>>,
+    pub limit_rate: Inherit<Option<SizeTemplate>>,
     /// Serve ranges whatever the upstream says.
     pub force_ranges: Inherit<Flag>,
     /// Pass the trailers of the response.
