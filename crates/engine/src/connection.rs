@@ -425,8 +425,9 @@ fn site_for<'s>(snapshot: &'s Snapshot, listener: &Listen, head: &RequestHead) -
 
 /// Looks at what only needs the head: the server by regular expression, the URI, the method.
 fn prepare(request: &mut Request<'_>, listener: &Listen) {
-    let host = request.head.host().unwrap_or_default().to_vec();
-    if !listener.regexes.is_empty() && listener.names.find_name(&host).is_none() {
+    let host = request.head.host().unwrap_or_default();
+    if !listener.regexes.is_empty() && listener.names.find_name(host).is_none() {
+        let host = host.to_vec();
         let found = listener.regexes.iter().find(|(regex, _)| request.matches(regex, &host));
         if let Some((_, site)) = found {
             request.site = request.snapshot.site(*site);

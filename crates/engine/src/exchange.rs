@@ -149,6 +149,7 @@ fn enter(request: &mut Request<'_>, target: Target) -> Result<Entry, Status> {
     request.uri_below_alias = false;
     clear_response(request);
     request.notes.clear();
+    request.passed_to = None;
     match target {
         Target::Uri { uri, args } => {
             request.uri = uri;

@@ -8,11 +8,12 @@ use crate::connection::Facts;
 use crate::core::values::KeepaliveDisable;
 use crate::plan::{Plan, PlanId, Site, Snapshot};
 use crate::thread::Thread;
-use crate::upstream::Attempted;
+use crate::upstream::{Attempted, Named};
 use crate::variables::{Definition, NESTED_MAX};
 use bstr::BString;
 use http::{Fields, RequestHead, Status};
 use std::rc::Rc;
+use std::sync::Arc;
 use template::{Scope, Template, VariableId};
 
 /// How many internal redirects a request may make (nginx's `NGX_HTTP_MAX_URI_CHANGES`).
@@ -70,6 +71,8 @@ pub struct Request<'s> {
     pub body: Body,
     /// The answer's head.
     pub response: Response,
+    /// Whom the request is passed to, as the configuration names it.
+    pub passed_to: Option<Arc<Named>>,
     /// The peers that were asked.
     pub attempts: Vec<Attempted>,
     /// The head of the upstream's answer, for `$upstream_http_*`.
@@ -155,7 +158,9 @@ impl Response {
         fields.clear();
         let mut content_type = std::mem::take(&mut self.content_type);
         content_type.clear();
-        *self = Response { fields, content_type, ..Response::default() };
+        let mut status_line = std::mem::take(&mut self.status_line);
+        status_line.clear();
+        *self = Response { fields, content_type, status_line, ..Response::default() };
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Thread {
     /// Idle connections to upstreams.
     pub pools: Pools,
     this: Weak<Thread>,
+    /// Buffers and heads that calls to upstreams borrow.
+    pub spare: crate::upstream::Spare,
     snapshot: RefCell<Arc<Snapshot>>,
     connections: Cell<usize>,
     stopping: Cell<bool>,
@@ -107,6 +109,7 @@ impl Thread {
         Rc::new_cyclic(|this| Thread {
             process,
             pools: Pools::default(),
+            spare: crate::upstream::Spare::default(),
             this: this.clone(),
             snapshot: RefCell::new(snapshot),
             connections: Cell::new(0),

@@ -21,6 +21,7 @@ pub struct Parts {
     attempts: Vec<Attempted>,
     upstream_fields: Fields,
     upstream_trailers: Fields,
+    upstream_uri: Vec<u8>,
 }
 
 /// A body buffer larger than this is given back between requests, bytes.
@@ -51,6 +52,8 @@ impl<'s> Request<'s> {
         upstream_trailers.clear();
         let mut attempts = parts.attempts;
         attempts.clear();
+        let mut upstream_uri = parts.upstream_uri;
+        upstream_uri.clear();
         let mut memory = parts.memory;
         memory.clear();
         Request {
@@ -97,7 +100,8 @@ impl<'s> Request<'s> {
             notes: Vec::new(),
             lasting: Vec::new(),
             action: "",
-            upstream_uri: Vec::new(),
+            upstream_uri,
+            passed_to: None,
         }
     }
 
@@ -118,6 +122,7 @@ impl<'s> Request<'s> {
             attempts: self.attempts,
             upstream_fields: self.upstream_fields,
             upstream_trailers: self.upstream_trailers,
+            upstream_uri: self.upstream_uri,
         }
     }
 

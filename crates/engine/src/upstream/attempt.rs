@@ -17,7 +17,6 @@ use http::{Method, ResponseFraming, ResponseHead, Status};
 use net::address::Address;
 use net::connect::ConnectOptions;
 use net::errno::Errno;
-use net::file::temporary::TemporaryFolder;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -30,6 +29,7 @@ pub async fn call(request: &mut Request<'_>, driver: &mut Driver, call: Box<Call
         Err(error) => return Flow::Deny(error.status()),
     };
     let flow = ask_peers(request, driver, &call, streaming).await;
+    request.thread.spare.keep_buffer(call.target);
     request.action = "";
     flow
 }
@@ -128,7 +128,7 @@ fn begin(request: &mut Request<'_>, upstream: &Upstream, peers: &Peers) -> Attem
 
 fn no_live_upstreams(request: &mut Request<'_>, asking: &Asking<'_>, first: bool) -> Flow {
     request.attempts.push(Attempted {
-        address: asking.upstream.name.to_vec(),
+        address: Some(Arc::from(&asking.upstream.name[..])),
         status: Status::BAD_GATEWAY.0,
         response_ms: Some(0),
         new_call: first,
@@ -235,7 +235,7 @@ async fn ask(
     name_upstream(request, &asking.peers.names[peer.index()], &call.target);
     let asked_ms = net::clock::now_ms();
     let name = asking.peers.names[peer.index()].clone();
-    request.attempts.push(Attempted { address: name, new_call: first, ..Attempted::default() });
+    request.attempts.push(Attempted { address: Some(name), new_call: first, ..Attempted::default() });
     match exchange(request, driver, asking, &attempt, address, asked_ms).await {
         Ok((head, mut body)) => {
             let now_ms = net::clock::now_ms();
@@ -291,20 +291,8 @@ async fn exchange(
     };
     let incoming = Incoming::new(connection, framing, keep);
     let keeper = Keeper { owner, address, settings: asking.upstream.keepalive.clone() };
-    let folder = temporary_folder(request, call);
-    let body = UpstreamBody::new(incoming, answered.beyond, keeper, call, folder, asked_ms);
+    let body = UpstreamBody::new(incoming, answered.beyond, keeper, call, asked_ms);
     Ok((head, body))
-}
-
-/// Where what memory does not hold of a response goes.
-fn temporary_folder(request: &Request<'_>, call: &Call) -> TemporaryFolder {
-    match &*call.settings.temp_path {
-        Some(place) => place.folder(),
-        None => {
-            let path = [&request.thread.prefix, call.protocol.temporary_folder().as_bytes()].concat();
-            TemporaryFolder { path, levels: [1, 2, 0] }
-        }
-    }
 }
 
 fn note(request: &mut Request<'_>, change: impl FnOnce(&mut Attempted)) {
@@ -314,8 +302,8 @@ fn note(request: &mut Request<'_>, change: impl FnOnce(&mut Attempted)) {
 }
 
 fn owner(request: &Request<'_>, upstream: &Upstream) -> Owner {
-    let location = upstream.keepalive.local.then(|| request.plan.name.to_vec());
-    Owner { upstream: upstream.name.to_vec(), location }
+    let location = upstream.keepalive.local.then_some(&request.plan.name[..]);
+    Owner::of(&upstream.name, location)
 }
 
 async fn connect(

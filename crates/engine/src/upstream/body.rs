@@ -73,7 +73,6 @@ impl UpstreamBody {
         mut first: Vec<u8>,
         keeper: Keeper,
         call: &Call,
-        folder: TemporaryFolder,
         asked_ms: u64,
     ) -> UpstreamBody {
         let settings = call.settings.clone();
@@ -81,7 +80,7 @@ impl UpstreamBody {
         let header_ms = net::clock::now_ms().saturating_sub(asked_ms);
         UpstreamBody {
             incoming,
-            hold: Hold::new(first, &settings, folder),
+            hold: Hold::new(first, &settings),
             keeper,
             buffering: settings.buffering.0,
             settings,
@@ -116,7 +115,7 @@ impl UpstreamBody {
         self.give_back();
         if let Some(connection) = self.incoming.take_kept() {
             let keeper = &self.keeper;
-            thread.pools.put(keeper.owner.clone(), keeper.address.clone(), connection, &keeper.settings);
+            thread.pools.put(keeper.owner, keeper.address.clone(), connection, &keeper.settings);
         }
     }
 
@@ -133,6 +132,7 @@ impl UpstreamBody {
     /// The end, one way or the other: what variables show is written down.
     fn settle(&mut self, request: &mut Request<'_>) {
         self.give_back();
+        request.thread.spare.keep_buffer(self.hold.take_buffer());
         if let Some(attempted) = request.attempts.last_mut() {
             attempted.response_ms = self.response_ms;
             attempted.response_bytes += self.incoming.body_bytes;
@@ -263,6 +263,7 @@ impl UpstreamBody {
                 (false, _) => READ_BYTES_MIN,
             };
         }
+        request.thread.spare.keep_buffer(piece);
         if transforms.is_empty() { Ok(()) } else { pump::transform(request, driver, transforms, None).await }
     }
 
@@ -350,7 +351,9 @@ impl UpstreamBody {
     fn fill(&mut self, cx: &mut Context<'_>, thread: &Thread, busy_bytes: usize, silence: &mut Deadline) {
         let Poll::Ready(allowed) = self.poll_allowance(cx) else { return };
         let before = self.incoming.received_bytes;
-        match self.hold.poll_fill(cx, &mut self.incoming, busy_bytes, allowed) {
+        let (settings, protocol) = (&self.settings, &self.protocol);
+        let folder = || temporary_folder(thread, settings, &**protocol);
+        match self.hold.poll_fill(cx, &mut self.incoming, busy_bytes, allowed, &folder) {
             Poll::Ready(Ok(())) => self.retire(thread),
             Poll::Ready(Err(cut)) => self.cut = Some(cut),
             Poll::Pending => {
@@ -380,6 +383,17 @@ impl UpstreamBody {
             }
         }
         request.action = "";
+    }
+}
+
+/// Where what memory does not hold of a response goes.
+fn temporary_folder(thread: &Thread, settings: &Settings, protocol: &dyn Protocol) -> TemporaryFolder {
+    match &*settings.temp_path {
+        Some(place) => place.folder(),
+        None => {
+            let path = [&thread.prefix[..], protocol.temporary_folder().as_bytes()].concat();
+            TemporaryFolder { path, levels: [1, 2, 0] }
+        }
     }
 }
 

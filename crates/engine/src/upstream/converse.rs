@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// How much of a response is read at once while its head comes, bytes.
 const HEAD_READ_BYTES: usize = 16 * 1024;
+/// Room for the head of a request, bytes; more is made when it is needed.
+const HEAD_SEND_BYTES: usize = 1024;
 /// How much of a stored request body is sent at once, bytes.
 const FILE_SEND_BYTES: usize = 512 * 1024;
 
@@ -49,8 +51,8 @@ pub(super) async fn converse(
     let settings = &asking.call.settings;
     let mut sending = Sending::begin(request, asking)?;
     let options = ResponseOptions { header_bytes_max: settings.buffer_size.0, status_line: true };
-    let mut head = ResponseHead::default();
-    let mut input = Vec::new();
+    let mut head = request.thread.spare.head();
+    let mut input = request.thread.spare.buffer();
     let mut hints_bytes = 0;
     let end = loop {
         if !input.is_empty() {
@@ -90,8 +92,10 @@ pub(super) async fn converse(
     };
     patience.stop_probing(stream);
     note(request, |attempted| attempted.sent_bytes += sending.sent_bytes);
+    let request_sent = sending.is_done();
+    request.thread.spare.keep_buffer(sending.buffer);
     end?;
-    Ok(Answered { head, beyond: input, request_sent: sending.is_done() })
+    Ok(Answered { head, beyond: input, request_sent })
 }
 
 /// A request on its way out.
@@ -135,7 +139,8 @@ enum Fault {
 impl Sending {
     fn begin(request: &mut Request<'_>, asking: &Asking<'_>) -> Result<Sending, Failure> {
         let call = asking.call;
-        let mut buffer = Vec::with_capacity(1024);
+        let mut buffer = request.thread.spare.buffer();
+        buffer.reserve(HEAD_SEND_BYTES);
         let framing = call.protocol.request(request, call, &mut buffer).map_err(Failure::client)?;
         let replaced = call.protocol.body(request);
         let rest = match (&replaced, framing) {

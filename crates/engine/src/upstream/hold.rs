@@ -28,7 +28,6 @@ pub(super) struct Hold {
     file_start: u64,
     file_end: u64,
     file_bytes_max: u64,
-    folder: TemporaryFolder,
     /// What a full disk did not take: behind the file's bytes.
     overflow: Vec<u8>,
     scratch: Vec<u8>,
@@ -46,7 +45,7 @@ pub(super) enum HoldEvent {
 
 impl Hold {
     /// Holds what came with the head.
-    pub fn new(first: Vec<u8>, settings: &Settings, folder: TemporaryFolder) -> Hold {
+    pub fn new(first: Vec<u8>, settings: &Settings) -> Hold {
         Hold {
             memory: first,
             memory_bytes_max: settings.held_bytes_max(),
@@ -54,7 +53,6 @@ impl Hold {
             file_start: 0,
             file_end: 0,
             file_bytes_max: settings.file_bytes_max(),
-            folder,
             overflow: Vec::new(),
             scratch: Vec::new(),
             event: None,
@@ -72,8 +70,11 @@ impl Hold {
             return Ok(true);
         }
         let Some(file) = self.file.as_ref().filter(|_| self.file_start < self.file_end) else {
+            if self.overflow.is_empty() {
+                return Ok(false);
+            }
             std::mem::swap(out, &mut self.overflow);
-            return Ok(!out.is_empty());
+            return Ok(true);
         };
         let length = (self.file_end - self.file_start).min(FILE_PIECE_BYTES as u64) as usize;
         out.resize(length, 0);
@@ -95,6 +96,7 @@ impl Hold {
         incoming: &mut Incoming,
         busy_bytes: usize,
         bytes_max: usize,
+        folder: &dyn Fn() -> TemporaryFolder,
     ) -> Poll<Result<(), Cut>> {
         let end = incoming.body_bytes.saturating_add(bytes_max as u64);
         for _ in 0..READS_MAX {
@@ -112,7 +114,7 @@ impl Hold {
                 let mut scratch = std::mem::take(&mut self.scratch);
                 let read = incoming.poll_read(cx, &mut scratch, FILE_PIECE_BYTES.min(allowed));
                 if !scratch.is_empty() {
-                    self.store(&scratch);
+                    self.store(&scratch, folder);
                 }
                 scratch.clear();
                 self.scratch = scratch;
@@ -125,6 +127,11 @@ impl Hold {
         Poll::Pending
     }
 
+    /// Its buffer, to be used again.
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.memory)
+    }
+
     /// Is there no room, so that the upstream is not to blame for its silence?
     pub fn is_full(&self, busy_bytes: usize) -> bool {
         self.memory.len() + busy_bytes >= self.memory_bytes_max && self.file_end >= self.file_bytes_max
@@ -132,8 +139,8 @@ impl Hold {
 
     /// Puts bytes behind those in the file. What the file does not take stays in memory, and nothing more is read
     /// until the client has caught up.
-    fn store(&mut self, bytes: &[u8]) {
-        if let Err(error) = self.write(bytes) {
+    fn store(&mut self, bytes: &[u8], folder: &dyn Fn() -> TemporaryFolder) {
+        if let Err(error) = self.write(bytes, folder) {
             let path = self.file.as_ref().map(|file| file.path().to_vec()).unwrap_or_default();
             self.event = Some(HoldEvent::Failed(path, error));
             // From here on the upstream waits for the client.
@@ -142,9 +149,9 @@ impl Hold {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+    fn write(&mut self, bytes: &[u8], folder: &dyn Fn() -> TemporaryFolder) -> Result<(), FileError> {
         if self.file.is_none() {
-            let made = self.folder.create(Keep::No)?;
+            let made = folder().create(Keep::No)?;
             self.event = Some(HoldEvent::Spilled(made.path().to_vec()));
             self.file = Some(made);
         }
@@ -152,5 +159,61 @@ impl Hold {
         file.write_at(&mut [IoSlice::new(bytes)], self.file_end)?;
         self.file_end += bytes.len() as u64;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(first: &[u8], file_bytes_max: u64) -> Hold {
+        Hold {
+            memory: first.to_vec(),
+            memory_bytes_max: 8,
+            file: None,
+            file_start: 0,
+            file_end: 0,
+            file_bytes_max,
+            overflow: Vec::new(),
+            scratch: Vec::new(),
+            event: None,
+        }
+    }
+
+    fn folder(name: &str) -> TemporaryFolder {
+        let path = std::env::temp_dir().join(format!("gapura-hold-{}-{name}", std::process::id()));
+        TemporaryFolder { path: path.into_os_string().into_encoded_bytes(), levels: [0; 3] }
+    }
+
+    fn taken(hold: &mut Hold) -> Vec<u8> {
+        let (mut all, mut piece) = (Vec::new(), Vec::new());
+        while hold.take(&mut piece).expect("the file can be read") {
+            all.extend_from_slice(&piece);
+        }
+        all
+    }
+
+    #[test]
+    fn bytes_come_back_in_order() {
+        let place = folder("order");
+        let mut held = hold(b"first ", 1024);
+        held.store(b"second ", &|| place.clone());
+        held.store(b"third", &|| place.clone());
+        assert!(matches!(held.event, Some(HoldEvent::Spilled(_))), "the file is told of");
+        assert_eq!(taken(&mut held), b"first second third");
+        assert_eq!((held.file_start, held.file_end), (0, 0), "the file is used again from its beginning");
+        held.store(b"again", &|| place.clone());
+        assert_eq!(taken(&mut held), b"again");
+        let _ = std::fs::remove_dir_all(std::str::from_utf8(&place.path).expect("a path"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_loses_nothing() {
+        let nowhere = TemporaryFolder { path: b"/proc/none/here".to_vec(), levels: [1, 2, 0] };
+        let mut held = hold(b"first ", 1024);
+        held.store(b"second", &|| nowhere.clone());
+        assert!(matches!(held.event, Some(HoldEvent::Failed(..))), "the failure is told of");
+        assert!(held.is_full(8), "nothing more is read until the client has caught up");
+        assert_eq!(taken(&mut held), b"first second");
     }
 }

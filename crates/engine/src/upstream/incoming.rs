@@ -158,3 +158,73 @@ impl Incoming {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn incoming(framing: ResponseFraming) -> Incoming {
+        let framing = match framing {
+            ResponseFraming::None => Framing::Done,
+            ResponseFraming::Length(length) => Framing::Length(length),
+            ResponseFraming::Chunked => Framing::Chunked(ChunkedDecoder::keeping_trailers(TRAILER_BYTES_MAX)),
+            ResponseFraming::UntilClose => Framing::Close,
+        };
+        Incoming {
+            connection: None,
+            framing,
+            received_bytes: 0,
+            body_bytes: 0,
+            surplus: false,
+            spent: false,
+            trailers: Fields::default(),
+        }
+    }
+
+    #[test]
+    fn any_split_gives_the_same_body() {
+        let chunked = b"5\r\nhello\r\n6; x=y\r\n world\r\n0\r\nA: b\r\n\r\n";
+        // The framing, what comes, the body, is it over, is something left over.
+        let cases: &[(ResponseFraming, &[u8], &[u8], bool, bool)] = &[
+            (ResponseFraming::Length(5), b"hello", b"hello", true, false),
+            (ResponseFraming::Length(5), b"hello!", b"hello", true, true),
+            (ResponseFraming::Length(9), b"hello", b"hello", false, false),
+            (ResponseFraming::UntilClose, b"hello", b"hello", false, false),
+            (ResponseFraming::None, b"", b"", true, false),
+            (ResponseFraming::None, b"x", b"", true, true),
+            (ResponseFraming::Chunked, chunked, b"hello world", true, false),
+            (ResponseFraming::Chunked, b"5\r\nhel", b"hel", false, false),
+        ];
+        for (framing, input, body, over, surplus) in cases {
+            for split in 0..=input.len() {
+                let mut incoming = incoming(*framing);
+                let mut out = b"before".to_vec();
+                for part in [&input[..split], &input[split..]] {
+                    let from = out.len();
+                    out.extend_from_slice(part);
+                    if !part.is_empty() {
+                        incoming.decode(&mut out, from).expect("well-formed");
+                    }
+                }
+                assert_eq!(&out[6..], *body, "{framing:?} split at {split}");
+                assert_eq!(
+                    (incoming.is_over(), incoming.surplus),
+                    (*over, *surplus),
+                    "{framing:?} at {split}"
+                );
+                assert_eq!(incoming.body_bytes, body.len() as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused_and_trailers_kept() {
+        let mut bad = incoming(ResponseFraming::Chunked);
+        let mut out = b"5\r\nhello\r\nzz\r\n".to_vec();
+        assert_eq!(bad.decode(&mut out, 0), Err(Cut::Malformed));
+        let mut good = incoming(ResponseFraming::Chunked);
+        let mut out = b"0\r\nA: b\r\n\r\n".to_vec();
+        assert_eq!(good.decode(&mut out, 0), Ok(()));
+        assert_eq!(good.trailers.get(b"a"), Some(&b"b"[..]));
+    }
+}

@@ -4,6 +4,7 @@ use net::address::Address;
 use net::stream::Stream;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
 
 /// How the connections of one upstream are kept (nginx's `ngx_http_upstream_keepalive_module`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,13 +34,24 @@ impl Default for Keepalive {
     }
 }
 
-/// Whose connections may be used: the same peer, and for `local` ones the same location.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Whose connections may be used: the same peer, and for `local` ones the same location. Names are told apart by
+/// their hashes; the peer's address is compared besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
-    /// The upstream's name.
-    pub upstream: Vec<u8>,
-    /// The location's name where connections are not shared.
-    pub location: Option<Vec<u8>>,
+    upstream: u64,
+    location: u64,
+}
+
+impl Owner {
+    /// The owner for an upstream and, where connections are not shared, a location.
+    pub fn of(upstream: &[u8], location: Option<&[u8]>) -> Owner {
+        let hash = |name: &[u8]| {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(name);
+            hasher.finish()
+        };
+        Owner { upstream: hash(upstream), location: location.map_or(0, hash) }
+    }
 }
 
 /// A connection with its past.

@@ -13,6 +13,7 @@ mod names;
 mod patience;
 mod reply;
 pub mod settings;
+mod spare;
 pub mod url;
 pub mod variables;
 
@@ -20,6 +21,7 @@ pub use attempt::call;
 pub use body::{UpstreamBody, deliver};
 pub use names::resolve_in_background;
 pub use settings::Settings;
+pub use spare::Spare;
 
 use crate::Request;
 use balance::Group;
@@ -59,7 +61,7 @@ pub struct Peers {
     /// Where each peer of the group is.
     pub addresses: Vec<Address>,
     /// The addresses as text, for `$upstream_addr`.
-    pub names: Vec<Vec<u8>>,
+    pub names: Vec<Arc<[u8]>>,
 }
 
 /// One `server` line.
@@ -167,7 +169,7 @@ impl Peers {
                 }
             }
         }
-        let names = addresses.iter().map(|address| address.to_string().into_bytes()).collect();
+        let names = addresses.iter().map(|address| Arc::from(address.to_string().into_bytes())).collect();
         let group = match old {
             None => Group::new(made, method),
             Some(old) => Group::carry_from(made, method, old),
@@ -184,10 +186,17 @@ pub struct Call {
     pub settings: Arc<Settings>,
     /// What is said.
     pub protocol: Arc<dyn Protocol>,
-    /// `http://name`, for messages and `$proxy_host`-like variables.
-    pub url: Vec<u8>,
     /// The request target for the upstream.
     pub target: Vec<u8>,
+}
+
+/// Host and port as the configuration names them, for `$proxy_host` and `$proxy_port`.
+#[derive(Debug, Default)]
+pub struct Named {
+    /// With its port, where one was written.
+    pub host: Vec<u8>,
+    /// The port alone; empty for unix sockets.
+    pub port: Vec<u8>,
 }
 
 /// Whom a request is passed to.
@@ -254,8 +263,8 @@ fn client_is_gone(request: &mut Request<'_>) {
 /// What became of one peer that was asked, for `$upstream_*`.
 #[derive(Clone, Debug, Default)]
 pub struct Attempted {
-    /// The peer's address; empty when none was to be had.
-    pub address: Vec<u8>,
+    /// The peer's address, or the group's name where no peer was to be had.
+    pub address: Option<Arc<[u8]>>,
     /// Its status, 0 before there is one.
     pub status: u16,
     /// Milliseconds until connected.

@@ -15,12 +15,7 @@ const KEPT_IN_REDIRECTS: [&[u8]; 6] =
     [b"Content-Type", b"Set-Cookie", b"Content-Disposition", b"Cache-Control", b"Expires", b"Accept-Ranges"];
 
 /// Takes over the answer.
-pub fn settle(
-    request: &mut Request<'_>,
-    call: &Call,
-    mut head: ResponseHead,
-    mut body: UpstreamBody,
-) -> Flow {
+pub fn settle(request: &mut Request<'_>, call: &Call, head: ResponseHead, mut body: UpstreamBody) -> Flow {
     let ignored = &call.settings.ignore_headers;
     request.upstream_fields.clear();
     request.upstream_fields.extend_from(&head.fields);
@@ -59,8 +54,9 @@ pub fn settle(
         return Flow::Deny(head.status);
     }
     accel(request, &head, ignored.bits, &mut body);
-    copy_head(request, call, &mut head);
+    copy_head(request, call, &head);
     let status = head.status;
+    request.thread.spare.keep_head(head);
     Flow::Reply(Reply { status, source: Source::Upstream(Box::new(body)) })
 }
 
@@ -92,13 +88,12 @@ fn accel(request: &mut Request<'_>, head: &ResponseHead, ignored: u32, body: &mu
     }
 }
 
-fn copy_head(request: &mut Request<'_>, call: &Call, head: &mut ResponseHead) {
+fn copy_head(request: &mut Request<'_>, call: &Call, head: &ResponseHead) {
     request.response.status_line.clear();
     request.response.status_line.extend_from_slice(head.status_text());
     request.response.upgraded = head.status == Status(101);
     request.response.content_length = head.content_length;
-    let fields = std::mem::take(&mut head.fields);
-    for (name, value) in fields.iter() {
+    for (name, value) in head.fields.iter() {
         copy_header(request, call, name, value);
     }
     if call.settings.force_ranges.0 || head.version < Version::HTTP_10 {

@@ -12,7 +12,11 @@ use std::io::Write;
 pub static VARIABLES: &[Variable] = &[
     plain(
         "upstream_addr",
-        |r, o| each(r, o, |attempted, out| out.extend_from_slice(&attempted.address)),
+        |r, o| {
+            each(r, o, |attempted, out| {
+                out.extend_from_slice(attempted.address.as_deref().unwrap_or_default())
+            })
+        },
         "The addresses of the peers asked.",
     ),
     plain(

@@ -175,13 +175,15 @@ fn pass_in_force<'c>(installer: &Installer<'c>) -> Option<(&'c PassLine, BString
 }
 
 fn proxy_host(request: &mut Request, out: &mut Vec<u8>) -> bool {
-    let host = &request.note::<pass::Named>().host;
+    let Some(named) = &request.passed_to else { return false };
+    let host = &named.host;
     out.extend_from_slice(host);
     !host.is_empty()
 }
 
 fn proxy_port(request: &mut Request, out: &mut Vec<u8>) -> bool {
-    let port = &request.note::<pass::Named>().port;
+    let Some(named) = &request.passed_to else { return false };
+    let port = &named.port;
     out.extend_from_slice(port);
     !port.is_empty()
 }

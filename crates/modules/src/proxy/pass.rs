@@ -8,7 +8,7 @@ use engine::flow::{Flow, Step};
 use engine::module::Build;
 use engine::upstream::keepalive::Keepalive;
 use engine::upstream::url::{self, UpstreamUrl};
-use engine::upstream::{BodyFraming, Call, Destination, Protocol, Settings, Upstream};
+use engine::upstream::{BodyFraming, Call, Destination, Named, Protocol, Settings, Upstream};
 use http::Status;
 use http::escape::{Escape, escape_uri};
 use http::response::encode_field;
@@ -49,32 +49,19 @@ pub enum Target {
         /// The group.
         upstream: Arc<Upstream>,
         /// Its name and URI.
-        place: Place,
+        place: Arc<Place>,
     },
     /// Known when the request comes.
     Variable(Template),
 }
 
 /// Host, port and URI of a target.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Place {
-    /// `http://host:port`.
-    url: Vec<u8>,
-    /// What `Host` says and `$proxy_host` is.
-    host: Vec<u8>,
-    /// `$proxy_port`.
-    port: Vec<u8>,
+    /// What `Host` says and `$proxy_host` is, and `$proxy_port`.
+    named: Arc<Named>,
     /// What replaces the location's prefix; empty: the URI goes on as it came.
     uri: Vec<u8>,
-}
-
-/// The host of the call under way, for `$proxy_host` and `$proxy_port`.
-#[derive(Default)]
-pub struct Named {
-    /// `$proxy_host`.
-    pub host: Vec<u8>,
-    /// `$proxy_port`.
-    pub port: Vec<u8>,
 }
 
 /// `http://` and the rest.
@@ -119,7 +106,7 @@ impl Target {
     /// As nginx.
     pub fn constant(text: &BStr, build: &mut Build) -> Result<Target, Problem> {
         let parsed = parsed(text)?;
-        let place = Place::of(&parsed);
+        let place = Arc::new(Place::of(&parsed));
         let known = build.upstream(&parsed.host).filter(|upstream| !upstream.implicit);
         let upstream = match known {
             Some(upstream) => {
@@ -158,11 +145,9 @@ fn implicit(parsed: &UpstreamUrl, build: &mut Build) -> Arc<Upstream> {
 impl Place {
     fn of(parsed: &UpstreamUrl) -> Place {
         let unix = parsed.host.starts_with(b"unix:");
-        let mut url = b"http://".to_vec();
-        url.extend_from_slice(&parsed.authority);
         let host = if unix { b"localhost".to_vec() } else { parsed.authority.to_vec() };
         let port = if unix { Vec::new() } else { parsed.port.unwrap_or(80).to_string().into_bytes() };
-        Place { url, host, port, uri: uri_of(&parsed.uri) }
+        Place { named: Arc::new(Named { host, port }), uri: uri_of(&parsed.uri) }
     }
 }
 
@@ -240,7 +225,7 @@ impl Pass {
     }
 
     /// Where this request goes; with variables, the host is only known now.
-    fn place(&self, request: &mut Request) -> Result<(Destination, Place, bool), Status> {
+    fn place(&self, request: &mut Request) -> Result<(Destination, Arc<Place>, bool), Status> {
         let template = match &self.target {
             Target::Constant { upstream, place } => {
                 return Ok((Destination::Group(upstream.clone()), place.clone(), false));
@@ -254,7 +239,7 @@ impl Pass {
             request.log_error(conf::Level::Error, format_args!("invalid URL prefix in \"{text}\""));
             return Err(Status::INTERNAL_SERVER_ERROR);
         };
-        let place = Place::of(&parsed);
+        let place = Arc::new(Place::of(&parsed));
         let group = request
             .snapshot
             .upstreams
@@ -330,10 +315,8 @@ impl Step for ProxyStep {
             Ok(found) => found,
             Err(status) => return Flow::Deny(status),
         };
-        let named = request.note::<Named>();
-        named.host.clone_from(&place.host);
-        named.port.clone_from(&place.port);
-        let mut target = Vec::with_capacity(64);
+        request.passed_to = Some(place.named.clone());
+        let mut target = request.thread.spare.buffer();
         self.0.uri(request, &place.uri, variable, &mut target);
         if target.is_empty() {
             request.log_error(conf::Level::Error, format_args!("zero length URI to proxy"));
@@ -346,7 +329,6 @@ impl Step for ProxyStep {
             destination,
             settings: self.0.settings.clone(),
             protocol: self.0.clone(),
-            url: place.url,
             target,
         }))
     }
@@ -439,16 +421,20 @@ impl Pass {
     }
 
     fn host_line(&self, request: &mut Request, out: &mut Vec<u8>) {
-        let mut value = Vec::new();
+        let before = out.len();
+        out.extend_from_slice(b"Host: ");
+        let value = out.len();
         if let Some(template) = &self.host {
-            request.render_into(template, &mut value);
+            request.render_into(template, out);
         }
         // HTTP/1.1 needs a Host: an empty one set for it falls back to the upstream's name.
-        if value.is_empty() && (self.host.is_none() || self.version == HttpVersion::Http11) {
-            value.clone_from(&request.note::<Named>().host);
+        if out.len() == value && (self.host.is_none() || self.version == HttpVersion::Http11) {
+            out.extend_from_slice(request.passed_to.as_ref().map_or(&b""[..], |named| &named.host));
         }
-        if !value.is_empty() {
-            encode_field(b"Host", &value, out);
+        if out.len() == value {
+            out.truncate(before);
+        } else {
+            out.extend_from_slice(b"\r\n");
         }
     }
 
