@@ -7,10 +7,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long a tool needs to attach itself.
-const ATTACH: Duration = Duration::from_millis(500);
+/// How long a tool may need to attach itself.
+const ATTACH: Duration = Duration::from_secs(5);
+
+/// How long perf, which leaves no trace in the process it looks at, is given for it.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Lines of a profile that are shown.
 const SYMBOLS_MAX: usize = 40;
@@ -58,12 +61,23 @@ fn under(command: &mut Command, station: &mut Station<'_>, seconds: u32) -> Resu
         .stderr(Stdio::null())
         .spawn()
         .map_err(|e| format!("{}: {e}", command.get_program().to_string_lossy()))?;
-    std::thread::sleep(ATTACH);
+    let pids = station.running()?.processes();
+    let deadline = Instant::now() + ATTACH;
+    let is_tracer = command.get_program() == "strace";
+    while is_tracer && Instant::now() < deadline && !pids.iter().all(|pid| is_traced(*pid)) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(SETTLE);
     let sample = station.round(seconds);
     // It may have ended by itself, because it was not allowed to look.
     let _ = kill_process(Pid::from_child(&tool), Signal::INT);
     tool.wait().map_err(|e| e.to_string())?;
     Ok(sample?.get(&Figure::Requests).copied().unwrap_or(1.0))
+}
+
+fn is_traced(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
 }
 
 /// Turns strace's table of names and calls into calls per request.
