@@ -39,6 +39,7 @@ mod stub_status;
 mod sub;
 mod try_files;
 mod upstream;
+mod userid;
 mod zones;
 
 use engine::Module;
@@ -70,6 +71,7 @@ pub static MODULES: &[&Module] = &[
     &static_files::MODULE,
     &headers::MODULE,
     &gunzip::MODULE,
+    &userid::MODULE,
     &addition::MODULE,
     &sub::MODULE,
     &charset::MODULE,

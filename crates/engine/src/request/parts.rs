@@ -24,6 +24,22 @@ pub struct Parts {
     upstream_uri: Vec<u8>,
 }
 
+impl Parts {
+    /// The same buffers without what the last request left in them.
+    fn cleared(mut self) -> Parts {
+        self.uri.clear();
+        self.args.clear();
+        self.stored.clear();
+        self.memory.clear();
+        self.response.clear();
+        self.attempts.clear();
+        self.upstream_fields.clear();
+        self.upstream_trailers.clear();
+        self.upstream_uri.clear();
+        self
+    }
+}
+
 /// A body buffer larger than this is given back between requests, bytes.
 const KEPT_BODY_BYTES_MAX: usize = 16 * 1024;
 
@@ -38,24 +54,7 @@ impl<'s> Request<'s> {
         parts: Parts,
     ) -> Request<'s> {
         let length = announced_length(&head);
-        let mut uri = parts.uri;
-        let mut args = parts.args;
-        uri.clear();
-        args.clear();
-        let mut stored = parts.stored;
-        stored.clear();
-        let mut response = parts.response;
-        response.clear();
-        let mut upstream_fields = parts.upstream_fields;
-        upstream_fields.clear();
-        let mut upstream_trailers = parts.upstream_trailers;
-        upstream_trailers.clear();
-        let mut attempts = parts.attempts;
-        attempts.clear();
-        let mut upstream_uri = parts.upstream_uri;
-        upstream_uri.clear();
-        let mut memory = parts.memory;
-        memory.clear();
+        let parts = parts.cleared();
         Request {
             snapshot,
             thread,
@@ -64,8 +63,8 @@ impl<'s> Request<'s> {
             plan: snapshot.plan(site.plan),
             method: head.method,
             head,
-            uri,
-            args,
+            uri: parts.uri,
+            args: parts.args,
             uri_as_sent: true,
             prefix_valid: true,
             uri_below_alias: false,
@@ -75,15 +74,15 @@ impl<'s> Request<'s> {
             error_status: None,
             status_override: None,
             captures: parts.captures,
-            stored,
+            stored: parts.stored,
             nested: 0,
             user: None,
             real_address: None,
-            body: Body { length, memory, ..Body::default() },
-            response,
-            attempts,
-            upstream_fields,
-            upstream_trailers,
+            body: Body { length, memory: parts.memory, ..Body::default() },
+            response: parts.response,
+            attempts: parts.attempts,
+            upstream_fields: parts.upstream_fields,
+            upstream_trailers: parts.upstream_trailers,
             started_ms: net::clock::now_ms(),
             received_bytes: 0,
             sent_bytes: 0,
@@ -100,7 +99,7 @@ impl<'s> Request<'s> {
             notes: Vec::new(),
             lasting: Vec::new(),
             action: "",
-            upstream_uri,
+            upstream_uri: parts.upstream_uri,
             passed_to: None,
         }
     }
