@@ -154,7 +154,7 @@ impl Value for SizeTemplate {
         let word = argument(node, 0)?;
         let template = template::Template::parse(node, services)?;
         match template.is_constant() {
-            Some(text) if size(text.as_ref()).is_none() => Err(invalid_value(node, word).help(SIZES)),
+            Some(text) if size(text).is_none() => Err(invalid_value(node, word).help(SIZES)),
             _ => Ok(SizeTemplate(template)),
         }
     }
