@@ -12,9 +12,9 @@ use net::Address;
 use net::resolver::Servers;
 use net::resolver::startup::lookup_all;
 use schema::value::{argument, milliseconds, number, seconds};
-use schema::{Directive, Idle, Inherit, Places, Problem, Services, Set, Value};
+use schema::{Directive, IdleOwn, Inherit, Places, Problem, Services, Set, Value};
 use std::any::Any;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ struct Conf {
 #[derive(Default)]
 struct Used {
     groups: HashSet<BString>,
+    /// Zones of groups, and whether any line gave a size.
+    zones: BTreeMap<BString, bool>,
     /// Names to look up: the address as it was written, the word, and the directive's end.
     hosts: HashMap<String, (BString, Span, Span)>,
 }
@@ -190,17 +192,19 @@ fn random(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem
 }
 
 fn least_time(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
-    let invalid = |word: &Word| Problem::new(format!("invalid parameter \"{}\"", word.text)).on(word);
+    let inflight = match node.args.get(1) {
+        None => false,
+        Some(word) if word.text == "inflight" => true,
+        Some(word) => return Err(Problem::new(format!("invalid parameter \"{}\"", word.text)).on(word)),
+    };
     let word = argument(node, 0)?;
     let last_byte = match &word.text[..] {
         b"header" => false,
         b"last_byte" => true,
-        _ => return Err(invalid(word)),
-    };
-    let inflight = match node.args.get(1) {
-        None => false,
-        Some(word) if word.text == "inflight" => true,
-        Some(word) => return Err(invalid(word)),
+        _ => {
+            let problem = Problem::new(format!("invalid value \"{}\"", word.text)).on(word);
+            return Err(problem.help("it is one of: header, last_byte"));
+        }
     };
     choose(conf, node, build, Method::LeastTime { last_byte, inflight })
 }
@@ -247,12 +251,14 @@ fn once<T>(slot: &mut Option<T>, value: T, node: &Node) -> Result<(), Problem> {
 }
 
 /// `zone name [size]`: one process needs no shared memory, so that every group's state is shared already.
-fn zone(_conf: &mut Conf, node: &Node, _build: &mut Build) -> Result<(), Problem> {
+fn zone(_conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
     let name = argument(node, 0)?;
     if name.text.is_empty() {
         return Err(Problem::new(format!("invalid zone name \"{}\"", name.text)).on(name));
     }
+    let is_sized = build.shared::<Used>().zones.entry(name.text.clone()).or_default();
     let Some(word) = node.args.get(1) else { return Ok(()) };
+    *is_sized = true;
     match schema::value::size(&word.text) {
         Some(bytes) if bytes >= ZONE_BYTES_MIN => Ok(()),
         Some(_) => Err(Problem::new(format!("zone \"{}\" is too small", name.text)).on(word)),
@@ -286,6 +292,11 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
 /// Looks up all names of all groups at once, bounded in time. A name without an address is warned of and stays
 /// down until it has one: it never stops a start or a reload.
 fn finish(build: &mut Build) -> Result<(), Problem> {
+    let zones = std::mem::take(&mut build.shared::<Used>().zones);
+    for (name, _) in zones.into_iter().filter(|(_, is_sized)| !is_sized) {
+        let text = format!("zero size shared memory zone \"{name}\"");
+        build.diagnostics.push(conf::Diagnostic::emerg("zone", text));
+    }
     let mut names: Vec<String> = Vec::new();
     for upstream in &build.upstreams {
         // Name servers of the configuration are asked while the server runs, and nobody else is.
@@ -332,7 +343,14 @@ const fn row(name: &'static str, set: &'static Declare<Conf>, doc: &'static str)
 }
 
 const fn idle(name: &'static str) -> Directive {
-    Directive { name, default: "", set: &Idle, doc: "A folder for temporary files that nothing needs yet." }
+    let set = &IdleOwn { single: true, check: levels };
+    Directive { name, default: "", set, doc: "A folder for temporary files that nothing needs yet." }
+}
+
+/// The digits of the folders inside a folder.
+fn levels(node: &Node) -> Result<(), Problem> {
+    let wrong = node.args[1..].iter().find(|word| number(&word.text).is_none_or(|level| level == 0));
+    wrong.map_or(Ok(()), |word| Err(Problem::directive(&node.name, "invalid value").on(word)))
 }
 
 /// See the file's own words.

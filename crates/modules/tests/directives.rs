@@ -66,6 +66,8 @@ fn use_of(known: &Known) -> String {
         (Kind::Flag, _) | (_, "aio") => "on",
         (_, "use") => "epoll",
         (_, "thread_pool") => "default",
+        (_, "debug_points") => "stop",
+        (_, "gzip_hash" | "gzip_window") => "1k",
         (_, "connection_pool_size" | "request_pool_size") => "256",
         _ => "1",
     };

@@ -27,7 +27,7 @@ pub(super) fn worker_cpu_affinity(node: &Node) -> Result<(), Problem> {
         _ => &node.args[..],
     };
     for word in masks {
-        if let Some(bad) = word.text.iter().find(|byte| !matches!(**byte, b'0' | b'1' | b' ')) {
+        if let Some(bad) = word.text.iter().rfind(|byte| !matches!(**byte, b'0' | b'1' | b' ')) {
             let text = format!("invalid character \"{}\" in \"worker_cpu_affinity\"", char::from(*bad));
             return Err(Problem::new(text).on(word));
         }
@@ -43,6 +43,14 @@ pub(super) fn event_method(node: &Node) -> Result<(), Problem> {
     Err(Problem::new(format!("invalid event type \"{}\"", word.text))
         .on(word)
         .help(format!("on this system it is one of: {}", EVENT_METHODS.join(", "))))
+}
+
+pub(super) fn debug_points(node: &Node) -> Result<(), Problem> {
+    let word = argument(node, 0)?;
+    if word.text.eq_ignore_ascii_case(b"stop") || word.text.eq_ignore_ascii_case(b"abort") {
+        return Ok(());
+    }
+    Err(Problem::new(format!("invalid value \"{}\"", word.text)).on(word))
 }
 
 pub(super) fn debug_connection(node: &Node) -> Result<(), Problem> {

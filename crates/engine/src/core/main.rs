@@ -205,7 +205,7 @@ pub(super) static MODULE: Module = Module {
         },
         idle("timer_resolution", "The clock is read once a turn of the event loop."),
         idle("lock_file", "There is no accept mutex."),
-        idle("debug_points", "There are no debug points."),
+        idle_own("debug_points", &once(super::idle::debug_points), "There are no debug points."),
         idle_own("worker_priority", &once(super::idle::worker_priority), "Left to the service manager."),
         idle_own("worker_cpu_affinity", &once(super::idle::worker_cpu_affinity), "Left to the kernel."),
         idle("pcre_jit", "Regular expressions are compiled by another engine."),

@@ -266,6 +266,9 @@ impl Core {
 /// The addresses of a name server, port 53 unless given. A name is looked up once, by the system, as nginx does.
 fn name_servers(word: &conf::Word) -> Result<Vec<SocketAddr>, Problem> {
     let problem = |why: &str| Problem::new(format!("{why} in resolver \"{}\"", word.text)).on(word);
+    if word.text.starts_with(b"/") || word.text.starts_with(b"?") {
+        return Err(problem("invalid host"));
+    }
     let url = crate::upstream::url::parse(&word.text).map_err(problem)?;
     if !url.uri.is_empty() || url.host.starts_with(b"unix:") {
         return Err(problem("invalid host"));

@@ -31,10 +31,8 @@ pub fn parse(text: &[u8]) -> Result<UpstreamUrl, &'static str> {
         return behind_host(text, end + 1, &text[..end + 1]);
     }
     let end = text.find_byteset(b":/?").unwrap_or(text.len());
-    if end == 0 {
-        return Err("no host");
-    }
-    behind_host(text, end, &text[..end])
+    let url = behind_host(text, end, &text[..end])?;
+    if end == 0 { Err("no host") } else { Ok(url) }
 }
 
 /// `unix:/path[:uri]`.
@@ -91,6 +89,7 @@ mod tests {
             ("app:0", Err("invalid port")),
             ("app:http", Err("invalid port")),
             (":80", Err("no host")),
+            ("::1", Err("invalid port")),
             ("", Err("no host")),
             ("[::1", Err("invalid host")),
         ] {

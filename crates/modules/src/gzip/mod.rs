@@ -5,10 +5,11 @@ mod stream;
 
 use crate::addition::weaken_etag;
 use crate::mime::MimeTypes;
+use conf::Node;
 use engine::module::{cells, finish_nothing};
 use engine::{Filter, Installer, Module, Request, Transform, Variable};
 use http::Status;
-use schema::directive::Idle;
+use schema::directive::{Idle, IdleOwn};
 use schema::value::{argument, number};
 use schema::{Directive, Flag, Inherit, Problem, Services, Size, Value, field};
 use std::cell::Cell;
@@ -98,6 +99,24 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
     Ok(())
 }
 
+/// `gzip_window`: a power of two up to 32k.
+fn window(node: &Node) -> Result<(), Problem> {
+    power_of_two(node, 32 << 10, "512, 1k, 2k, 4k, 8k, 16k, or 32k")
+}
+
+/// `gzip_hash`: a power of two up to 128k.
+fn hash(node: &Node) -> Result<(), Problem> {
+    power_of_two(node, 128 << 10, "512, 1k, 2k, 4k, 8k, 16k, 32k, 64k, or 128k")
+}
+
+fn power_of_two(node: &Node, bytes_max: usize, listed: &str) -> Result<(), Problem> {
+    let word = argument(node, 0)?;
+    match schema::value::size(&word.text) {
+        Some(bytes) if (512..=bytes_max).contains(&bytes) && bytes.is_power_of_two() => Ok(()),
+        _ => Err(Problem::directive(&node.name, &format!("must be {listed}")).on(word)),
+    }
+}
+
 /// The module.
 pub static MODULE: Module = Module {
     name: "gzip",
@@ -130,13 +149,13 @@ pub static MODULE: Module = Module {
         Directive {
             name: "gzip_window",
             default: "",
-            set: &Idle,
+            set: &IdleOwn { single: true, check: window },
             doc: "Accepted; the window is the largest.",
         },
         Directive {
             name: "gzip_hash",
             default: "",
-            set: &Idle,
+            set: &IdleOwn { single: true, check: hash },
             doc: "Accepted; memory is shared by requests.",
         },
         Directive {
