@@ -184,8 +184,9 @@ mod tests {
     #[test]
     fn any_split_gives_the_same_body() {
         let chunked = b"5\r\nhello\r\n6; x=y\r\n world\r\n0\r\nA: b\r\n\r\n";
-        // The framing, what comes, the body, is it over, is something left over.
-        let cases: &[(ResponseFraming, &[u8], &[u8], bool, bool)] = &[
+        /// The framing, what comes, the body, is it over, is something left over.
+        type Case = (ResponseFraming, &'static [u8], &'static [u8], bool, bool);
+        let cases: &[Case] = &[
             (ResponseFraming::Length(5), b"hello", b"hello", true, false),
             (ResponseFraming::Length(5), b"hello!", b"hello", true, true),
             (ResponseFraming::Length(9), b"hello", b"hello", false, false),
