@@ -131,10 +131,14 @@ pub fn own_mut<C: 'static>(cells: &mut dyn Any) -> &mut C {
 impl<C: 'static, T: Value> Set for Field<C, T> {
     fn set(&self, cells: &mut dyn Any, node: &Node, services: &mut dyn Services) -> Result<(), Problem> {
         let cell = (self.cell_mut)(own_mut(cells));
-        if cell.is_set() {
+        if cell.is_set() && !T::takes_more() {
             return Err(Problem::duplicate(&node.name, cell.span));
         }
-        cell.put(T::parse(node, services)?, Some(node.name.span));
+        let mut value = T::parse(node, services)?;
+        if let Some(before) = cell.value() {
+            value.add(before.clone());
+        }
+        cell.put(value, Some(node.name.span));
         Ok(())
     }
 

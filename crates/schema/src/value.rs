@@ -18,6 +18,14 @@ pub trait Value: Clone + Send + Sync + 'static {
     /// A [`Problem`] in nginx's words.
     fn parse(node: &Node, services: &mut dyn Services) -> Result<Self, Problem>;
 
+    /// May further lines in the same block add to the value? False: the directive may stand there only once.
+    fn takes_more() -> bool {
+        false
+    }
+
+    /// Takes in the value of a further line, where [`Value::takes_more`].
+    fn add(&mut self, _more: Self) {}
+
     /// The value that stands for "never set", for types that have one.
     fn unset() -> Option<Self> {
         None
@@ -270,6 +278,14 @@ impl<W> Clone for Bitmask<W> {
 impl<W> Copy for Bitmask<W> {}
 
 impl<W: Bits> Value for Bitmask<W> {
+    fn takes_more() -> bool {
+        true
+    }
+
+    fn add(&mut self, more: Self) {
+        self.bits |= more.bits;
+    }
+
     fn unset() -> Option<Self> {
         Some(Bitmask::new(0))
     }

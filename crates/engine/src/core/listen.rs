@@ -422,7 +422,11 @@ fn split_host(text: &[u8]) -> Result<HostAndPort<'_>, &'static str> {
         Some((b"*", port)) => Ok((None, Some(port))),
         Some((host, port)) => Ok((Some(host), Some(port))),
         None if text == b"*" => Ok((None, None)),
-        None if text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-') => Ok((None, Some(text))),
+        None if text.first().is_some_and(u8::is_ascii_digit)
+            && text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-') =>
+        {
+            Ok((None, Some(text)))
+        }
         None => Ok((Some(text), None)),
     }
 }
