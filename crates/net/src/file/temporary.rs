@@ -233,8 +233,9 @@ mod tests {
 
     #[test]
     fn what_the_system_refuses_is_said() {
-        let folder = folder("missing", [1, 0, 0]);
-        let error = folder.create(Keep::No).expect_err("the folder was never made");
+        let mut folder = folder("missing", [1, 0, 0]);
+        folder.path.extend_from_slice(b"/deeper");
+        let error = folder.create(Keep::No).expect_err("what the folder stands in was never made");
         assert_eq!(error.to_string(), "mkdir() failed (2: No such file or directory)");
         let full = File::options().read(true).write(true).open("/dev/full").expect("Linux has it");
         let file = TemporaryFile { file: full, path: Vec::new(), remove_at_end: false };
