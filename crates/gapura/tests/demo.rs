@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -61,6 +62,7 @@ impl Demo {
 
 #[test]
 fn serves_both_names_and_says_who_answered() {
+    let _alone = alone();
     let demo = Demo::start(&["--apps", "3"]);
     assert_eq!(
         [demo.served_by("mydomain.localhost"), demo.served_by("mydomain.localhost")],
@@ -78,6 +80,7 @@ fn serves_both_names_and_says_who_answered() {
 
 #[test]
 fn leaves_nothing_behind() {
+    let _alone = alone();
     for signal in [Signal::INT, Signal::HUP, Signal::KILL] {
         let demo = Demo::start(&[]);
         let addresses = demo.addresses();
@@ -95,6 +98,7 @@ fn leaves_nothing_behind() {
 
 #[test]
 fn runs_commands_and_ends_all_they_started() {
+    let _alone = alone();
     // A shell that starts two programs: the built-in server by hand, and one that would stay for long.
     let unique = format!("{}.{}", 500, std::process::id());
     let command = format!("sleep {unique} | {} demo app", env!("CARGO_BIN_EXE_gapura"));
@@ -114,6 +118,7 @@ fn runs_commands_and_ends_all_they_started() {
 
 #[test]
 fn keys_stop_start_add_and_reload() {
+    let _alone = alone();
     if !is_installed("script") {
         assert!(!nothing_may_be_skipped(), "this must run under CI=true, but there is no script(1) here");
         return eprintln!("skipped: there is no script(1) on this machine, which lends a terminal");
@@ -157,6 +162,12 @@ fn keys_stop_start_add_and_reload() {
     let status = wait_for("the demo has ended", PATIENCE, || terminal.0.try_wait().unwrap());
     assert!(status.success(), "{status}");
     shown("The configuration and the logs stay in");
+}
+
+/// Demos take the first free ports they find, and two that look at the same moment may find the same: one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Closes with its owner.
