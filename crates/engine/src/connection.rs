@@ -187,7 +187,10 @@ async fn requests(thread: &Rc<Thread>, facts: &Facts, h1: H1) {
         }
         // The newest configuration serves each request, on connections of any age.
         let snapshot = thread.snapshot();
-        let after = match request(thread, facts, &snapshot, &mut driver, &mut parts, idle.is_none()).await {
+        // In a box of its own, so that a connection that waits does not carry what serving a request takes.
+        let after = match Box::pin(request(thread, facts, &snapshot, &mut driver, &mut parts, idle.is_none()))
+            .await
+        {
             Some(after) => after,
             None => return,
         };
