@@ -1,8 +1,6 @@
 //! What people read about broken configurations: the page `diagnostics.md` beside this file, checked.
 
-use conf::MemoryFiles;
-use engine::compile::{Surroundings, compile};
-use std::sync::Arc;
+mod support;
 
 #[test]
 fn broken_configurations() {
@@ -22,18 +20,7 @@ fn broken_configurations() {
 
 /// Everything that is said about a configuration, as on a terminal without colours.
 fn said(text: &str) -> String {
-    let mut files = MemoryFiles::new();
-    files.insert("nginx.conf", text.as_bytes());
-    let parsed = conf::parse("nginx.conf".into(), None, &files);
-    let surroundings = Surroundings {
-        prefix: "/etc/".into(),
-        conf_prefix: "/etc/".into(),
-        hostname: "host".into(),
-        default_port: 80,
-        error_log: engine::log::Target::Stderr,
-        access_log: "/var/log/access.log".into(),
-    };
-    let compiled = compile(parsed, modules::MODULES, &surroundings, Arc::new(files));
+    let compiled = support::compiled("nginx.conf", text);
     let mut all = String::new();
     for found in &compiled.diagnostics {
         all.push_str(&conf::render_nginx(found, &compiled.sources).to_string());

@@ -1,11 +1,11 @@
 //! The table of directives and the rows of the modules agree, and no directive of nginx is taken without being done,
 //! idle or refused.
 
-use conf::MemoryFiles;
-use engine::compile::{Compiled, Surroundings, compile, registry};
+mod support;
+
+use engine::compile::{Compiled, registry};
 use schema::Places;
 use schema::known::{self, Kind, Known};
-use std::sync::Arc;
 
 #[test]
 fn every_row_has_an_entry_in_the_table_and_a_sentence() {
@@ -93,16 +93,5 @@ fn use_of(known: &Known) -> String {
 }
 
 fn compiled(text: &str) -> Compiled {
-    let mut files = MemoryFiles::new();
-    files.insert("/etc/nginx.conf", text.as_bytes());
-    let parsed = conf::parse("/etc/nginx.conf".into(), None, &files);
-    let surroundings = Surroundings {
-        prefix: "/etc/".into(),
-        conf_prefix: "/etc/".into(),
-        hostname: "host".into(),
-        default_port: 80,
-        error_log: engine::log::Target::Stderr,
-        access_log: "/var/log/access.log".into(),
-    };
-    compile(parsed, modules::MODULES, &surroundings, Arc::new(files))
+    support::compiled("/etc/nginx.conf", text)
 }
