@@ -21,9 +21,13 @@ impl Master {
         self.journal.write(Severity::Notice, "reconfiguring");
         self.journal.begin_capture();
         let outcome = self.try_reload();
-        if outcome.is_err() {
-            let message = "the new configuration was refused, the one before it goes on serving";
-            self.journal.write(Severity::Error, message);
+        match outcome {
+            // nginx tells by its old workers' farewells; here the worker stays.
+            Ok(()) => self.journal.write(Severity::Notice, "reconfigured"),
+            Err(()) => {
+                let message = "the new configuration was refused, the one before it goes on serving";
+                self.journal.write(Severity::Error, message);
+            }
         }
         let told = self.journal.end_capture();
         let verdict = match outcome {
