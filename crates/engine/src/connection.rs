@@ -180,17 +180,15 @@ async fn requests(thread: &Rc<Thread>, facts: &Facts, h1: H1) {
     let mut parts = Parts::default();
     let mut idle: Option<Keep> = None;
     loop {
-        if let Some(keep) = idle
-            && !wait_for_request(thread, &mut driver, keep).await
-        {
-            return close(driver, Closing::Now).await;
-        }
+        let first = match idle {
+            None => Some(wait_for_first_request(thread, facts, &mut driver).await),
+            Some(keep) if wait_for_request(thread, &mut driver, keep).await => None,
+            Some(_) => return close(driver, Closing::Now).await,
+        };
         // The newest configuration serves each request, on connections of any age.
         let snapshot = thread.snapshot();
         // In a box of its own, so that a connection that waits does not carry what serving a request takes.
-        let after = match Box::pin(request(thread, facts, &snapshot, &mut driver, &mut parts, idle.is_none()))
-            .await
-        {
+        let after = match Box::pin(request(thread, facts, &snapshot, &mut driver, &mut parts, first)).await {
             Some(after) => after,
             None => return,
         };
@@ -199,6 +197,24 @@ async fn requests(thread: &Rc<Thread>, facts: &Facts, h1: H1) {
             After::Close(closing) => return close(driver, closing).await,
         }
     }
+}
+
+/// Waits for the first byte of a new connection; how that went shows when the head is read, for which the rest of
+/// the time is left. No configuration is held meanwhile: the one that serves is the one of the first byte.
+async fn wait_for_first_request(thread: &Thread, facts: &Facts, driver: &mut Driver) -> Deadline {
+    let milliseconds = {
+        let snapshot = thread.snapshot();
+        let listener = snapshot.listen_for(&facts.local, &facts.listen);
+        listener.map_or(0, |listener| snapshot.site(listener.default_site).core.client_header_timeout.0)
+    };
+    let deadline = Deadline::after(Duration::from_millis(milliseconds));
+    if let Driver::H1(h1) = driver
+        && h1.pending().is_empty()
+    {
+        let _idle = thread.count_idle();
+        let _ = h1.stream.stirred(deadline).await;
+    }
+    deadline
 }
 
 /// Waits for the first byte of another request; false when it does not come, the server stops or the connection's
@@ -241,29 +257,27 @@ async fn close(driver: Driver, closing: Closing) {
     }
 }
 
-/// Reads and serves one request. None: the connection is done with.
+/// Reads and serves one request; `first` is the end of the time for the head of a connection's first one. None: the
+/// connection is done with.
 async fn request(
     thread: &Rc<Thread>,
     facts: &Facts,
     snapshot: &Arc<Snapshot>,
     driver: &mut Driver,
     parts: &mut Parts,
-    first: bool,
+    first: Option<Deadline>,
 ) -> Option<After> {
     // A listener that the new configuration lacks: its connections end after the request under way.
     let listener = snapshot.listen_for(&facts.local, &facts.listen)?;
     let Driver::H1(h1) = driver else { return None };
     let default_site = snapshot.site(listener.default_site);
-    facts.pipelined.set(!first && !h1.pending().is_empty());
+    facts.pipelined.set(first.is_none() && !h1.pending().is_empty());
     let mut head = std::mem::take(&mut parts.head);
-    let read = {
-        let waiting = first.then(|| thread.count_idle());
-        read_head(h1, &mut head, default_site, thread, waiting).await
-    };
+    let read = read_head(h1, &mut head, default_site, thread, first).await;
     if let Head::Unfinished(_) = read
         && h1.pending().is_empty()
     {
-        explain_silence(thread, snapshot, facts, &read, first);
+        explain_silence(thread, snapshot, facts, &read, first.is_some());
         return None;
     }
     facts.requests.set(facts.requests.get() + 1);
@@ -375,13 +389,13 @@ fn unfinished(request: &mut Request<'_>, why: Unfinished) {
     exchange::abandon(request, status);
 }
 
-/// Reads a head. A connection counts as waiting until its first byte, and as reading when that is not all.
-async fn read_head<W>(
+/// Reads a head, until `end` where that is given. A connection counts as reading when its first bytes are not all.
+async fn read_head(
     h1: &mut H1,
     head: &mut RequestHead,
     site: &Site,
     thread: &Thread,
-    mut waiting: Option<W>,
+    end: Option<Deadline>,
 ) -> Head {
     let core = &site.core;
     let buffers = *core.large_client_header_buffers;
@@ -396,11 +410,11 @@ async fn read_head<W>(
         allow_connect: false,
     };
     head.clear();
-    let deadline = Deadline::after(Duration::from_millis(core.client_header_timeout.0));
+    let deadline =
+        end.unwrap_or_else(|| Deadline::after(Duration::from_millis(core.client_header_timeout.0)));
     let mut reading = None;
     loop {
         if !h1.pending().is_empty() {
-            drop(waiting.take());
             match http::parse_request_head(h1.pending(), &options, head) {
                 Parse::Complete { consumed } => {
                     h1.consumed += consumed;

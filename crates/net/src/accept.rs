@@ -108,7 +108,7 @@ impl Accepted {
 
     /// Ties the connection to this thread's runtime.
     pub fn into_stream(self) -> Result<Stream, Errno> {
-        Stream::from_fd(self.fd, self.peer, self.local, true)
+        Stream::from_fd(self.fd, self.peer, self.local)
     }
 }
 

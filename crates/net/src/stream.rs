@@ -78,7 +78,7 @@ pub enum Closed {
 pub struct Stream {
     socket: AsyncFd<OwnedFd>,
     layer: Layer,
-    /// The next read is tried without waiting: the connection is new, or data was seen waiting.
+    /// The next read is tried without waiting: data was seen waiting.
     read_at_once: bool,
     /// The last write did not take everything: wait for room before the next.
     write_is_full: bool,
@@ -97,16 +97,11 @@ enum Layer {
 
 impl Stream {
     /// Takes a connected, non-blocking stream socket into this thread's runtime. `local` may be left out where
-    /// it is not known without asking the system. `data_may_wait` is true for accepted connections, whose first
-    /// bytes are often there already.
+    /// it is not known without asking the system. What waits to be read already, the event loop reports with its next
+    /// turn.
     ///
     /// Fails where the runtime cannot watch the descriptor (the system is out of memory or watches).
-    pub fn from_fd(
-        fd: OwnedFd,
-        peer: Address,
-        local: Option<Address>,
-        data_may_wait: bool,
-    ) -> Result<Stream, Errno> {
+    pub fn from_fd(fd: OwnedFd, peer: Address, local: Option<Address>) -> Result<Stream, Errno> {
         let layer = match peer {
             Address::Inet(_) => Layer::Tcp,
             Address::Unix(_) => Layer::Unix,
@@ -118,7 +113,7 @@ impl Stream {
         Ok(Stream {
             socket,
             layer,
-            read_at_once: data_may_wait,
+            read_at_once: false,
             write_is_full: false,
             timer: Timer::new(),
             peer,
