@@ -174,7 +174,7 @@ fn one_connection_is_answered_across_ten_reloads() {
         wait_for("the new configuration is in force", PATIENCE, || {
             (site.generation() == Some(generation)).then_some(())
         });
-        let mut ask = |connection: &mut Connection| {
+        let ask = |connection: &mut Connection| {
             let answer = connection.get("site", "/generation");
             answer.map(|answer| answer.text().trim().to_owned()).unwrap_or_default()
         };
