@@ -261,6 +261,17 @@ impl Driver {
         }
     }
 
+    /// Sends at most so many bytes of what waits; returns how many are left.
+    ///
+    /// # Errors
+    /// The client is gone or does not read.
+    pub async fn flush_part(&mut self, bytes_max: u64, deadline: Deadline) -> Result<u64, StreamError> {
+        match self {
+            Driver::H1(h1) => h1.flush_part(bytes_max, deadline).await,
+            Driver::Memory(_) => Ok(0),
+        }
+    }
+
     /// Ready when nothing waits to be sent any more.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), net::errno::Errno>> {
         match self {
@@ -503,6 +514,13 @@ impl H1 {
         let written = self.stream.write_all(&mut [IoSlice::new(&self.output)], deadline).await;
         self.output.clear();
         written
+    }
+
+    async fn flush_part(&mut self, bytes_max: u64, deadline: Deadline) -> Result<u64, StreamError> {
+        let count = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(self.output.len());
+        self.stream.write_all(&mut [IoSlice::new(&self.output[..count])], deadline).await?;
+        self.output.drain(..count);
+        Ok(self.output.len() as u64)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), net::errno::Errno>> {

@@ -2,7 +2,6 @@
 
 use crate::Request;
 use crate::core::error_page::{ErrorPage, Overwrite};
-use crate::core::values::ServerTokens;
 use crate::flow::{Reply, Source, Target};
 use http::Status;
 
@@ -103,21 +102,13 @@ pub fn built_in(request: &mut Request, status: Status) -> Reply {
     request.response.content_type.clear();
     let padding = request.plan.core.msie_padding.0 && pads(request, status);
     let mut page = Vec::new();
-    if !http::error_page::body(status, &server_name(*request.plan.core.server_tokens), padding, &mut page) {
+    let name = request.thread.server_name(*request.plan.core.server_tokens);
+    if !http::error_page::body(status, name, padding, &mut page) {
         page_of(request, page);
         request.response.content_type.clear();
         return Reply { status: shown, source: Source::Empty };
     }
     Reply { status: shown, source: page_of(request, page) }
-}
-
-/// What the `Server` header and the foot of error pages say.
-pub fn server_name(tokens: ServerTokens) -> String {
-    match tokens {
-        ServerTokens::On => format!("gapura/{}", crate::VERSION),
-        ServerTokens::Build => format!("gapura/{}", crate::VERSION),
-        ServerTokens::Off => "gapura".to_owned(),
-    }
 }
 
 /// Old browsers show their own page instead of a short one.

@@ -47,6 +47,9 @@ enum Entry {
 pub async fn exchange(request: &mut Request<'_>, driver: &mut Driver, first: Option<Flow>) -> Ending {
     let ending = answer(request, driver, first).await;
     request.completed = ending == Ending::Complete;
+    if !request.plan.core.post_action.is_empty() && !request.subrequest {
+        Box::pin(post_actions(request)).await;
+    }
     if !request.subrequest || request.plan.core.log_subrequest.0 {
         for logger in &request.plan.loggers {
             logger.log(request);
@@ -98,6 +101,26 @@ async fn answer(request: &mut Request<'_>, driver: &mut Driver, mut first: Optio
             Err(status) => first = Some(Flow::Deny(status)),
         }
     }
+}
+
+/// `post_action`: the same request enters again for nobody to see, and again where that leads to a location with one of
+/// its own. Variables tell of the answer that went out until there is another; the log tells of both.
+async fn post_actions(request: &mut Request<'_>) {
+    let (completed, keep_alive, linger) = (request.completed, request.keep_alive, request.linger);
+    let (upgraded, timed_out) = (request.response.upgraded, request.timed_out);
+    let (sent_bytes, sent_head_bytes) = (request.sent_bytes, request.sent_head_bytes);
+    while !request.plan.core.post_action.is_empty() && request.redirects_left > 0 {
+        let target = match &request.plan.core.post_action[..] {
+            uri @ [b'/', ..] => Target::Uri { uri: uri.to_vec(), args: Vec::new() },
+            name => Target::Named(name.into()),
+        };
+        request.client_gone = false;
+        request.limit_rate = Some(0);
+        answer(request, &mut Driver::discarding(), Some(Flow::Redirect(target))).await;
+        (request.sent_bytes, request.sent_head_bytes) = (sent_bytes, sent_head_bytes);
+    }
+    (request.completed, request.keep_alive, request.linger) = (completed, keep_alive, linger);
+    (request.response.upgraded, request.timed_out) = (upgraded, timed_out);
 }
 
 /// Statuses that are only for the log, and any status once the client is gone.
@@ -179,8 +202,10 @@ fn clear_response(request: &mut Request<'_>) {
     let location = std::mem::take(&mut response.location);
     let content_type = std::mem::take(&mut response.content_type);
     let fields = std::mem::take(&mut response.fields);
+    // What was answered stays to be told while a `post_action` runs.
+    let status = if response.sent { response.status } else { Status::default() };
     response.clear();
-    *response = Response { location, content_type, fields, ..std::mem::take(response) };
+    *response = Response { location, content_type, fields, status, ..std::mem::take(response) };
 }
 
 /// Runs the phases until a step decides.

@@ -189,6 +189,10 @@ pub trait Transform {
     fn push(&mut self, chunk: Chunk, out: &mut Chunks);
     /// The body is over; puts out the rest.
     fn finish(&mut self, out: &mut Chunks);
+    /// Does every byte come out where it went in, so that the body's length and parts of it stay true?
+    fn keeps_positions(&self) -> bool {
+        false
+    }
     /// Why the body cannot be changed: what went out is not whole, and the connection ends.
     fn failure(&self) -> Option<&'static str> {
         None

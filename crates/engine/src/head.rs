@@ -1,7 +1,6 @@
 //! The response's head in HTTP/1 form, its lines in nginx's order.
 
 use crate::Request;
-use crate::core::values::ServerTokens;
 use crate::variables::content_type;
 use http::Status;
 use http::response::encode_field;
@@ -31,10 +30,10 @@ pub fn encode(request: &mut Request<'_>, framing: Outgoing, out: &mut Vec<u8>) {
     let response = &request.response;
     status_line(request, out);
     if !response.server_given {
-        out.extend_from_slice(match *request.plan.core.server_tokens {
-            ServerTokens::Off => b"Server: gapura\r\n",
-            ServerTokens::On | ServerTokens::Build => crate::SERVER_LINE.as_bytes(),
-        });
+        out.extend_from_slice(b"Server: ");
+        let name = request.thread.server_name(*request.plan.core.server_tokens);
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
     if !response.date_given {
         out.extend_from_slice(b"Date: ");

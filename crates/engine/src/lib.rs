@@ -45,5 +45,3 @@ pub use request::Request;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The version of nginx whose behaviour and configuration this follows.
 pub const COMPATIBLE_VERSION: &str = "1.31.5";
-/// The `Server` header with the version.
-pub const SERVER_LINE: &str = concat!("Server: gapura/", env!("CARGO_PKG_VERSION"), "\r\n");

@@ -21,6 +21,10 @@ pub async fn pump(
     source: Source,
     transforms: Vec<Box<dyn Transform>>,
 ) -> Ending {
+    if let Err(broken) = slow_head(request, driver).await {
+        abandon(request, source);
+        return broken.end(request);
+    }
     let sent = match source {
         Source::Upstream(body) => crate::upstream::deliver(request, driver, body, transforms).await,
         source => local(request, driver, source, transforms).await,
@@ -206,27 +210,71 @@ async fn send_file(
     Ok(())
 }
 
+/// A head that is more than `limit_rate` allows at once goes out in pieces.
+async fn slow_head(request: &mut Request<'_>, driver: &mut Driver) -> Result<(), Broken> {
+    let Some(limit) = rate(request) else { return Ok(()) };
+    if request.sent_bytes <= limit.allowed(request, 0) {
+        return Ok(());
+    }
+    let mut left = request.sent_bytes;
+    while left > 0 {
+        let sent_bytes = request.sent_bytes - left;
+        limit.wait(request, driver, sent_bytes).await?;
+        let allowed = limit.allowed(request, sent_bytes);
+        left = driver.flush_part(allowed, send_deadline(request)).await.map_err(Broken::Client)?;
+    }
+    Ok(())
+}
+
 /// How many bytes may be sent now under `limit_rate`; waits until there are some.
 async fn allowance(request: &mut Request<'_>, driver: &mut Driver) -> Result<u64, Broken> {
-    let Some((rate, after)) = rate(request) else { return Ok(u64::MAX) };
-    loop {
-        let seconds = net::clock::now_ms().saturating_sub(request.started_ms) / 1000 + 1;
-        let body = request.sent_bytes;
-        let budget = rate.saturating_mul(seconds).saturating_add(after);
-        if budget > body {
-            return Ok(budget - body);
-        }
+    let Some(limit) = rate(request) else { return Ok(u64::MAX) };
+    let sent_bytes = request.sent_bytes;
+    if limit.allowed(request, sent_bytes) == 0 {
         driver.flush(send_deadline(request)).await.map_err(Broken::Client)?;
-        let wait_ms = (body - budget) * 1000 / rate + 1;
-        if !driver.sleep_unless_closed(Deadline::after(Duration::from_millis(wait_ms))).await {
-            request.log_error(Level::Info, format_args!("client prematurely closed connection"));
-            return Err(Broken::Source);
+        limit.wait(request, driver, sent_bytes).await?;
+    }
+    Ok(limit.allowed(request, sent_bytes))
+}
+
+/// `limit_rate` in force.
+#[derive(Clone, Copy)]
+struct Limit {
+    /// Bytes a second, more than 0.
+    rate: u64,
+    /// Bytes before that, from `limit_rate_after`.
+    after: u64,
+}
+
+impl Limit {
+    /// How many more bytes may be sent now.
+    fn allowed(self, request: &Request<'_>, sent_bytes: u64) -> u64 {
+        let seconds = net::clock::now_ms().saturating_sub(request.started_ms) / 1000 + 1;
+        self.rate.saturating_mul(seconds).saturating_add(self.after).saturating_sub(sent_bytes)
+    }
+
+    /// Waits until more bytes may be sent.
+    async fn wait(
+        self,
+        request: &mut Request<'_>,
+        driver: &mut Driver,
+        sent_bytes: u64,
+    ) -> Result<(), Broken> {
+        while self.allowed(request, sent_bytes) == 0 {
+            let seconds = net::clock::now_ms().saturating_sub(request.started_ms) / 1000 + 1;
+            let over =
+                sent_bytes.saturating_sub(self.rate.saturating_mul(seconds).saturating_add(self.after));
+            let wait_ms = over.saturating_mul(1000) / self.rate + 1;
+            if !driver.sleep_unless_closed(Deadline::after(Duration::from_millis(wait_ms))).await {
+                request.log_error(Level::Info, format_args!("client prematurely closed connection"));
+                return Err(Broken::Source);
+            }
         }
+        Ok(())
     }
 }
 
-/// The limit in force: bytes a second, and bytes before it starts.
-fn rate(request: &mut Request<'_>) -> Option<(u64, u64)> {
+fn rate(request: &mut Request<'_>) -> Option<Limit> {
     let plan = request.plan;
     if request.limit_rate.is_none() {
         let template = plan.core.limit_rate.as_ref()?;
@@ -241,7 +289,7 @@ fn rate(request: &mut Request<'_>) -> Option<(u64, u64)> {
             schema::value::size(&text).unwrap_or(0) as u64
         }
     };
-    Some((rate, after))
+    Some(Limit { rate, after })
 }
 
 /// Ends the body and sends what waits.

@@ -26,7 +26,7 @@ pub async fn respond(request: &mut Request<'_>, driver: &mut Driver, reply: Repl
     for filter in &request.plan.filters {
         transforms.extend(filter.head(request));
     }
-    if transforms.is_empty() {
+    if transforms.iter().all(|transform| transform.keeps_positions()) {
         ranges(request, &mut source);
     } else {
         // A transformed body has another length and other bytes than its file.

@@ -1,5 +1,6 @@
 //! What belongs to one worker thread: the configuration in force, counters, pools of upstream connections.
 
+use crate::core::values::ServerTokens;
 use crate::log::{self, ErrorLog};
 use crate::plan::{Plan, Snapshot};
 use crate::upstream::Upstream;
@@ -51,16 +52,27 @@ pub struct Process {
     pub prefix: Vec<u8>,
     /// The machine's name.
     pub hostname: Vec<u8>,
+    /// What `Server` and error pages say, with the version: `gapura/0.1.0`.
+    pub product: &'static str,
 }
 
 impl Process {
-    /// A process whose relative paths hang from `prefix`, on a machine of that name.
-    pub fn new(prefix: &[u8], hostname: &[u8]) -> Process {
+    /// A process whose relative paths hang from `prefix`, on a machine of that name; `product` is what clients are told.
+    pub fn new(prefix: &[u8], hostname: &[u8], product: &'static str) -> Process {
         Process {
             statistics: Statistics::default(),
             default_root: [prefix, b"html"].concat(),
             prefix: prefix.to_vec(),
             hostname: hostname.to_vec(),
+            product,
+        }
+    }
+
+    /// What `Server` and error pages say.
+    pub fn server_name(&self, tokens: ServerTokens) -> &'static str {
+        match tokens {
+            ServerTokens::On | ServerTokens::Build => self.product,
+            ServerTokens::Off => self.product.split('/').next().unwrap_or(self.product),
         }
     }
 }

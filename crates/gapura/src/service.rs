@@ -1,7 +1,7 @@
 //! The threads of a worker: each has an event loop, accepts from every listening socket, and serves.
 
 use crate::balance::{Balance, HANDED_OVER_MAX, HandedOver, Mine};
-use crate::identity::Layout;
+use crate::identity::{Identity, Layout};
 use crate::site::Loaded;
 use engine::Snapshot;
 use engine::race::{First, race};
@@ -80,13 +80,18 @@ impl Service {
         generation: Arc<Generation>,
         listeners: &[Listener],
         layout: &Layout,
+        identity: Identity,
     ) -> Result<Service, String> {
         let ended = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let ended = Arc::new(ended.map_err(|errno| format!("eventfd() failed ({})", ErrnoMessage(errno)))?);
         let count = generation.loaded.essentials.threads;
         let (doors, mailboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mailbox(HANDED_OVER_MAX)).unzip();
         let balance = Arc::new(Balance::new(doors));
-        let process = Arc::new(Process::new(&layout.prefix, rustix::system::uname().nodename().to_bytes()));
+        let process = Arc::new(Process::new(
+            &layout.prefix,
+            rustix::system::uname().nodename().to_bytes(),
+            identity.product(),
+        ));
         let mut service = Service { threads: Vec::new(), ended, snapshot: generation.snapshot.clone() };
         for (number, handed_over) in mailboxes.into_iter().enumerate() {
             let balance = balance.clone();

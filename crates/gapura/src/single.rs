@@ -39,7 +39,7 @@ pub fn run(
     let Opened { mut loaded, listeners, log_files } = opened;
     let started = loaded.activate(&logs).and_then(|snapshot| {
         let generation = Arc::new(Generation { loaded, snapshot, log_files });
-        Ok((Service::start(generation.clone(), &listeners, &start.layout)?, generation))
+        Ok((Service::start(generation.clone(), &listeners, &start.layout, journal.identity())?, generation))
     });
     let (service, generation) = match started {
         Ok(started) => started,

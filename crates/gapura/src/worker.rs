@@ -134,7 +134,7 @@ fn begin(
         journal.write_errno(Severity::Alert, &message, errno);
         return Err(format!("[alert] {message} ({})\n", ErrnoMessage(errno)));
     }
-    let service = Service::start(generation.clone(), &listeners, &assignment.layout)
+    let service = Service::start(generation.clone(), &listeners, &assignment.layout, assignment.identity)
         .map_err(|why| format!("[emerg] {why}\n"))?;
     Ok(Started { service, generation, listeners, journal })
 }

@@ -29,6 +29,8 @@ pub struct Core {
     pub error_page: Inherit<Vec<ErrorPage>>,
     /// Where messages about requests go.
     pub error_log: Inherit<Vec<ErrorLog>>,
+    /// What is requested once the answer is out; empty: nothing.
+    pub post_action: Inherit<BString>,
     /// Log files that are not there.
     pub log_not_found: Inherit<Flag>,
     /// Log subrequests to the access log.
@@ -304,6 +306,12 @@ pub(super) static MODULE: Module = Module {
             default: "",
             set: own!(error_page, error_page),
             doc: "A page shown instead of a status.",
+        },
+        Directive {
+            name: "post_action",
+            default: "",
+            set: field!(Core.post_action),
+            doc: "A URI or named location to request once the answer is out, unseen by the client.",
         },
         Directive {
             name: "error_log",

@@ -153,6 +153,11 @@ impl Transform for Recode {
 
     /// A character that was only begun is dropped, as in nginx.
     fn finish(&mut self, _out: &mut Chunks) {}
+
+    /// From one charset of single bytes to another, a byte stays a byte.
+    fn keeps_positions(&self) -> bool {
+        matches!(self.table.kind, Kind::Bytes { .. })
+    }
 }
 
 /// Recodes UTF-8, and says how many bytes at the end are but the beginning of a character. A character that has no
