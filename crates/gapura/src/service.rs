@@ -3,6 +3,7 @@
 use crate::balance::{Balance, HANDED_OVER_MAX, HandedOver, Mine};
 use crate::identity::{Identity, Layout};
 use crate::site::Loaded;
+use conf::Level;
 use engine::Snapshot;
 use engine::race::{First, race};
 use engine::thread::Process;
@@ -13,6 +14,7 @@ use net::log::file::LogFile;
 use net::thread::{Mailbox, Sender, mailbox, spawn_local};
 use net::timer::{Deadline, Timer};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,6 +94,10 @@ impl Service {
             rustix::system::uname().nodename().to_bytes(),
             identity.product(),
         ));
+        let essentials = &generation.loaded.essentials;
+        // As nginx's, a process without a master runs where it likes.
+        let affinity = essentials.affinity.as_ref().filter(|_| essentials.master_process);
+        let machine = std::thread::available_parallelism().map_or(1, usize::from);
         let mut service = Service { threads: Vec::new(), ended, snapshot: generation.snapshot.clone() };
         for (number, handed_over) in mailboxes.into_iter().enumerate() {
             let balance = balance.clone();
@@ -99,9 +105,13 @@ impl Service {
             let has_ended = Arc::new(AtomicBool::new(false));
             let (process, first) = (process.clone(), generation.snapshot.clone());
             let ended = Ended { has_ended: has_ended.clone(), event: service.ended.clone() };
+            let processors = affinity.as_ref().map(|affinity| affinity.of_thread(number, machine));
             let handle = net::thread::spawn(&format!("worker-{number}"), move || async move {
                 let _ended = ended;
                 let serving = engine::thread::Thread::new(process, first);
+                if let Some(processors) = processors {
+                    stay_on(&processors, &serving);
+                }
                 let mine = Mine { balance, number };
                 spawn_local(take_over(serving.clone(), handed_over));
                 thread(serving, mine, orders).await;
@@ -201,6 +211,23 @@ impl Drop for Ended {
 }
 
 /// One thread: follows commands until it is told to end.
+/// Keeps this thread on some processors; none leaves it where it is.
+fn stay_on(processors: &[usize], serving: &engine::thread::Thread) {
+    let snapshot = serving.snapshot();
+    let mut set = CpuSet::new();
+    for processor in processors {
+        set.set(*processor);
+        let text = format_args!("sched_setaffinity(): using cpu #{processor}");
+        serving.log(&snapshot, Level::Notice, None, text);
+    }
+    if !processors.is_empty()
+        && let Err(errno) = sched_setaffinity(None, &set)
+    {
+        let text = format_args!("sched_setaffinity() failed ({})", ErrnoMessage(errno));
+        serving.log(&snapshot, Level::Alert, None, text);
+    }
+}
+
 async fn thread(serving: Rc<engine::thread::Thread>, mine: Mine, mut orders: Mailbox<Command>) {
     let mut acceptors: Vec<(Arc<OwnedFd>, tokio::task::JoinHandle<()>)> = Vec::new();
     loop {
@@ -284,7 +311,7 @@ async fn accept(serving: Rc<engine::thread::Thread>, mine: Mine, mut acceptor: A
 fn accept_failed(serving: &engine::thread::Thread, errno: Errno) {
     let snapshot = serving.snapshot();
     let message = format_args!("accept4() failed ({})", ErrnoMessage(errno));
-    serving.log(&snapshot, conf::Level::Alert, None, message);
+    serving.log(&snapshot, Level::Alert, None, message);
 }
 
 /// Serves the connections that other threads accepted.

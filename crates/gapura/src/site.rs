@@ -7,6 +7,7 @@ use conf::{Diagnostic, Node, SourceMap};
 use engine::Snapshot;
 use engine::compile::{Compiled, Surroundings};
 use engine::core::main::WorkerProcesses;
+use engine::core::worker::Affinity;
 use engine::log;
 use net::file::temporary::TemporaryFolder;
 use net::listen::ListenOptions;
@@ -36,6 +37,10 @@ pub struct Essentials {
     pub open_files_max: Option<u64>,
     /// `worker_rlimit_core`, in bytes.
     pub core_bytes_max: Option<u64>,
+    /// `worker_priority`, where it is to change.
+    pub priority: Option<i32>,
+    /// `worker_cpu_affinity`.
+    pub affinity: Option<Affinity>,
     /// `worker_shutdown_timeout`.
     pub shutdown_timeout: Option<Duration>,
     /// `working_directory`.
@@ -137,6 +142,11 @@ pub fn load(layout: &Layout, command_line: Option<&[u8]>, files: Arc<RecordedFil
         engine::compile::compile(parsed, modules::MODULES, &surroundings(layout), files.clone());
     let mut diagnostics = std::mem::take(&mut compiled.diagnostics);
     let mut essentials = essentials(&compiled, layout);
+    if essentials.affinity.as_ref().is_some_and(|affinity| affinity.is_uneven(essentials.threads)) {
+        let text = "the number of \"worker_processes\" is not equal to the number of \"worker_cpu_affinity\" \
+                    masks, using last mask for remaining worker processes";
+        diagnostics.push(Diagnostic::warn("affinity", text));
+    }
     if role == Role::Master {
         essentials.user = worker_user(user.as_ref(), &mut diagnostics);
     }
@@ -199,6 +209,8 @@ fn essentials(compiled: &Compiled, layout: &Layout) -> Essentials {
         },
         open_files_max: limit(main.worker_rlimit_nofile.value().map(|n| n.map(|n| n.0 as u64))),
         core_bytes_max: limit(main.worker_rlimit_core.value().map(|n| n.map(|n| n.0))),
+        priority: main.worker_priority.value().copied().flatten().map(|to| to.0).filter(|to| *to != 0),
+        affinity: main.worker_cpu_affinity.value().cloned().flatten(),
         shutdown_timeout: main
             .worker_shutdown_timeout
             .value()

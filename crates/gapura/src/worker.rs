@@ -99,6 +99,12 @@ fn begin(
     let essentials = &generation.loaded.essentials;
     journal.leave_terminal();
     journal.replace(journal_sinks(&generation, logs));
+    // Threads that begin from here on have it, too.
+    if let Some(priority) = essentials.priority
+        && let Err(errno) = rustix::process::setpriority_process(None, priority)
+    {
+        journal.write_errno(Severity::Alert, format!("setpriority({priority}) failed"), errno);
+    }
     let limits = [
         (Resource::Nofile, "RLIMIT_NOFILE", essentials.open_files_max),
         (Resource::Core, "RLIMIT_CORE", essentials.core_bytes_max),

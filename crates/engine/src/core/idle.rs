@@ -9,32 +9,6 @@ const POOL_BYTES: (usize, usize) = (112, 16);
 /// Event methods that nginx has on Linux.
 const EVENT_METHODS: [&str; 3] = ["epoll", "poll", "select"];
 
-pub(super) fn worker_priority(node: &Node) -> Result<(), Problem> {
-    let word = argument(node, 0)?;
-    let digits = word.text.strip_prefix(b"-").unwrap_or(&word.text);
-    number(digits).map(drop).ok_or_else(|| Problem::directive(&node.name, "invalid number").on(word))
-}
-
-pub(super) fn worker_cpu_affinity(node: &Node) -> Result<(), Problem> {
-    let masks = match node.args.split_first() {
-        Some((auto, rest)) if auto.text == "auto" => {
-            if rest.len() > 1 {
-                let text = "invalid number of arguments in \"worker_cpu_affinity\" directive";
-                return Err(Problem::new(text).on(&rest[1]));
-            }
-            rest
-        }
-        _ => &node.args[..],
-    };
-    for word in masks {
-        if let Some(bad) = word.text.iter().rfind(|byte| !matches!(**byte, b'0' | b'1' | b' ')) {
-            let text = format!("invalid character \"{}\" in \"worker_cpu_affinity\"", char::from(*bad));
-            return Err(Problem::new(text).on(word));
-        }
-    }
-    Ok(())
-}
-
 pub(super) fn event_method(node: &Node) -> Result<(), Problem> {
     let word = argument(node, 0)?;
     if EVENT_METHODS.iter().any(|method| word.text == *method) {

@@ -1,5 +1,6 @@
 //! Directives of the file's top level and of `events {}`: what the program itself needs.
 
+use super::worker::{Affinity, Priority};
 use crate::module::{Declare, Module, cells, finish_nothing, install_nothing};
 use bstr::BString;
 use conf::Node;
@@ -26,6 +27,10 @@ pub struct MainCore {
     pub worker_rlimit_nofile: Inherit<Option<Number>>,
     /// The limit of a core file's size, bytes.
     pub worker_rlimit_core: Inherit<Option<schema::Offset>>,
+    /// The worker's nice value.
+    pub worker_priority: Inherit<Option<Priority>>,
+    /// On which processors its threads run.
+    pub worker_cpu_affinity: Inherit<Option<Affinity>>,
     /// How long old connections may last after a stop was asked for.
     pub worker_shutdown_timeout: Inherit<Option<Milliseconds>>,
     /// The folder the worker works in.
@@ -180,6 +185,18 @@ pub(super) static MODULE: Module = Module {
             doc: "The limit of the worker's core file, in bytes.",
         },
         Directive {
+            name: "worker_priority",
+            default: "",
+            set: field!(MainCore.worker_priority),
+            doc: "The worker's nice value: below 0 it goes before others, above 0 behind them.",
+        },
+        Directive {
+            name: "worker_cpu_affinity",
+            default: "",
+            set: field!(MainCore.worker_cpu_affinity),
+            doc: "The processors of each thread, as masks, or auto for one a thread.",
+        },
+        Directive {
             name: "worker_shutdown_timeout",
             default: "",
             set: field!(MainCore.worker_shutdown_timeout),
@@ -206,8 +223,6 @@ pub(super) static MODULE: Module = Module {
         idle("timer_resolution", "The clock is read once a turn of the event loop."),
         idle("lock_file", "There is no accept mutex."),
         idle_own("debug_points", &once(super::idle::debug_points), "There are no debug points."),
-        idle_own("worker_priority", &once(super::idle::worker_priority), "Left to the service manager."),
-        idle_own("worker_cpu_affinity", &once(super::idle::worker_cpu_affinity), "Left to the kernel."),
         idle("pcre_jit", "Regular expressions are compiled by another engine."),
         idle_own("use", &once(super::idle::event_method), "The event method is the platform's best."),
         idle("multi_accept", "Accepting is balanced over threads."),

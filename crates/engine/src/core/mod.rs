@@ -9,6 +9,7 @@ pub mod matcher;
 pub mod server;
 pub mod types;
 pub mod values;
+pub mod worker;
 
 pub use error_page::ErrorPage;
 pub use location::Core;

@@ -237,6 +237,8 @@ fn needs_new_process(old: &Essentials, new: &Essentials) -> bool {
         || old.threads != new.threads
         || old.open_files_max != new.open_files_max
         || old.core_bytes_max != new.core_bytes_max
+        || old.priority != new.priority
+        || old.affinity != new.affinity
         || old.working_directory != new.working_directory
         || old.environment != new.environment
 }
