@@ -408,6 +408,7 @@ async fn read_head(
         fields_max: core.max_headers.0,
         first_buffer_bytes: core.client_header_buffer_size.0,
         allow_connect: false,
+        allow_extended_connect: false,
     };
     head.clear();
     let deadline =

@@ -201,6 +201,27 @@ impl Fields {
         self.text.extend_from_slice(bytes);
     }
 
+    /// Appends to the text without making a field of it; returns the place.
+    pub(crate) fn append_text(&mut self, bytes: &[u8]) -> Span {
+        let start = self.text.len();
+        self.text.extend_from_slice(bytes);
+        Span::new(start, self.text.len())
+    }
+
+    /// Repeats a piece of the text at its end; returns the new place.
+    pub(crate) fn copy_text(&mut self, span: Span) -> Span {
+        let start = self.text.len();
+        let end = (span.end as usize).min(start);
+        self.text.extend_from_within((span.start as usize).min(end)..end);
+        Span::new(start, self.text.len())
+    }
+
+    /// Adds a field at the end whose value is a piece of the text.
+    pub(crate) fn push_copy(&mut self, name: &[u8], value: Span) {
+        let name_span = self.append_text(name);
+        self.list.push(Field { hash: name_hash(name), name: name_span, value });
+    }
+
     /// The buffer that spans point into. A parsed head keeps its request or status line here too.
     pub(crate) fn text(&self) -> &[u8] {
         &self.text

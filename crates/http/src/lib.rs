@@ -13,6 +13,7 @@ pub mod date;
 pub mod error_page;
 pub mod escape;
 mod fields;
+pub mod h2;
 mod header_line;
 mod host;
 mod known;

@@ -5,6 +5,10 @@
 //! Nothing is copied until the head is whole; then its bytes go into [`RequestHead::fields`] once, and everything
 //! else is a range of them.
 
+mod from_fields;
+
+pub(crate) use from_fields::{FieldsReader, check_field};
+
 use crate::fields::{Fields, Span};
 use crate::header_line::{Line, LineRules, LineScan};
 use crate::host::normalise_host;
@@ -27,6 +31,8 @@ pub struct HeadOptions {
     pub merge_slashes: bool,
     /// Is the CONNECT method let through?
     pub allow_connect: bool,
+    /// Is the CONNECT method with a protocol let through (RFC 8441)?
+    pub allow_extended_connect: bool,
     /// `client_header_buffer_size`, in bytes.
     pub first_buffer_bytes: usize,
     /// `large_client_header_buffers`, size of each: no line may be longer, in bytes.
@@ -45,6 +51,7 @@ impl Default for HeadOptions {
             underscores_in_headers: false,
             merge_slashes: true,
             allow_connect: false,
+            allow_extended_connect: false,
             first_buffer_bytes: 1024,
             header_line_bytes_max: 8192,
             large_buffers_max: 4,
@@ -143,6 +150,9 @@ pub struct RequestHead {
     /// A request of HTTP/0.9, known by its line.
     is_http_09: bool,
     ignored: Vec<Span>,
+    /// Pieces of a cookie on their way to one field.
+    crumbs: Vec<u8>,
+    connect_protocol: Span,
     seen: Seen,
     line: RequestLine,
     scan: Scan,
@@ -188,10 +198,12 @@ impl RequestHead {
         old.path.clear();
         old.host.clear();
         old.ignored.clear();
+        old.crumbs.clear();
         self.fields = old.fields;
         self.path = old.path;
         self.host = old.host;
         self.ignored = old.ignored;
+        self.crumbs = old.crumbs;
     }
 
     /// Keeps what came of a head that will never be whole (the client went away, or was too slow), so that

@@ -1,5 +1,9 @@
 //! Heads of answers: what upstreams send, read as nginx reads it, and what we send, written.
 
+mod from_fields;
+
+pub(crate) use from_fields::ResponseFields;
+
 use crate::fields::{Fields, Span};
 use crate::header_line::{Line, LineRules, LineScan};
 use crate::method::Method;

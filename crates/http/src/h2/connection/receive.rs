@@ -1,0 +1,550 @@
+//! What each frame means (RFC 9113, section 6), with nginx's words for what is wrong with it.
+
+use super::{Block, Connection, ConnectionError, Event, Heads, Role, fail};
+use crate::h2::frame::{self, ErrorCode, FrameHeader, flag, kind, setting};
+use crate::h2::hpack::HpackError;
+use crate::h2::limits::CONTINUATION_FRAMES_MAX;
+use crate::h2::stream::{ClosedBy, Malformed, Stream};
+use crate::request::{FieldsReader, check_field};
+use crate::response::ResponseFields;
+use crate::{Fields, Framing};
+
+type Received = Result<Event, ConnectionError>;
+
+impl Connection {
+    pub(super) fn frame(&mut self, header: FrameHeader, payload: &[u8], heads: &mut Heads) -> Received {
+        match header.kind {
+            kind::DATA => self.data(header, payload),
+            kind::HEADERS => self.headers(header, payload, heads),
+            kind::PRIORITY => self.priority(header, payload),
+            kind::RST_STREAM => self.rst_stream(header, payload),
+            kind::SETTINGS => self.settings(header, payload),
+            kind::PUSH_PROMISE => fail(ErrorCode::PROTOCOL_ERROR, "client sent PUSH_PROMISE frame"),
+            kind::PING => self.ping(header, payload),
+            kind::GOAWAY => self.goaway(header, payload),
+            kind::WINDOW_UPDATE => self.window_update(header, payload),
+            kind::CONTINUATION => self.continuation(header, payload, heads),
+            // Types nobody knows are ignored (section 4.1).
+            _ => self.count_idle_frame().map(|()| Event::Nothing),
+        }
+    }
+
+    /// Ends a stream because of what the peer did on it.
+    fn stream_error(&mut self, id: u32, code: ErrorCode) -> Received {
+        self.count_broken_stream()?;
+        self.write_reset(id, code);
+        match self.stream(id) {
+            Some(stream) => {
+                stream.closed = Some((ClosedBy::Us, code));
+                Ok(Event::Reset { stream: id, code, by_peer: false })
+            }
+            None => {
+                self.remember(id, ClosedBy::Us);
+                Ok(Event::Nothing)
+            }
+        }
+    }
+
+    /// Was the stream never opened?
+    fn is_idle(&self, id: u32) -> bool {
+        let ours = (id % 2 == 1) == (self.role == Role::Client);
+        if ours { id >= self.next_stream } else { id > self.last_peer_stream }
+    }
+
+    fn data(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
+        let id = header.stream;
+        if id == 0 {
+            return fail(ErrorCode::PROTOCOL_ERROR, "client sent DATA frame with incorrect identifier");
+        }
+        let Some(data) = frame::without_padding(header, payload) else {
+            let length = payload.len();
+            let message = format!("client sent padded DATA frame with incorrect length: {length}");
+            return fail(ErrorCode::PROTOCOL_ERROR, message);
+        };
+        if self.is_idle(id) {
+            return fail(ErrorCode::PROTOCOL_ERROR, "client sent DATA frame for an idle stream");
+        }
+        let length = payload.len() as i64;
+        self.receive_window -= length;
+        if self.receive_window < 0 {
+            let available = self.receive_window + length;
+            let message = format!(
+                "client violated connection flow control: received DATA frame length {length}, available window {available}"
+            );
+            return fail(ErrorCode::FLOW_CONTROL_ERROR, message);
+        }
+        let ended = header.has(flag::END_STREAM);
+        if data.is_empty() && !ended {
+            self.count_idle_frame()?;
+        }
+        let Some(place) = self.place(id) else { return self.late_data(id, payload.len()) };
+        let Some(stream) = self.streams.get_mut(place) else { return Ok(Event::Nothing) };
+        if let Some((by, _)) = stream.closed {
+            self.give_back(payload.len());
+            return if by == ClosedBy::Us { Ok(Event::Nothing) } else { self.closed_stream_error(id) };
+        }
+        if stream.remote_ended {
+            self.give_back(payload.len());
+            return self.stream_error(id, ErrorCode::STREAM_CLOSED);
+        }
+        stream.receive_window -= length;
+        if stream.receive_window < 0 {
+            self.give_back(payload.len());
+            return self.stream_error(id, ErrorCode::FLOW_CONTROL_ERROR);
+        }
+        let before = stream.inbox.len();
+        stream.receive(data, ended);
+        // Padding, and bytes nobody will read, are the connection's again at once.
+        let dropped = payload.len() - (stream.inbox.len() - before);
+        self.give_back(dropped);
+        Ok(Event::Data { stream: id })
+    }
+
+    /// DATA for a stream that is no more.
+    fn late_data(&mut self, id: u32, bytes: usize) -> Received {
+        self.give_back(bytes);
+        match self.closed_by(id) {
+            Some(ClosedBy::Us) => Ok(Event::Nothing),
+            Some(ClosedBy::Peer) => self.closed_stream_error(id),
+            _ => fail(ErrorCode::STREAM_CLOSED, format!("client sent DATA frame for closed stream {id}")),
+        }
+    }
+
+    /// A frame behind the peer's own RST_STREAM (section 5.1).
+    fn closed_stream_error(&mut self, id: u32) -> Received {
+        self.count_broken_stream()?;
+        self.write_reset(id, ErrorCode::STREAM_CLOSED);
+        Ok(Event::Nothing)
+    }
+
+    fn headers(&mut self, header: FrameHeader, payload: &[u8], heads: &mut Heads) -> Received {
+        let id = header.stream;
+        let Some(mut block) = frame::without_padding(header, payload) else {
+            let length = payload.len();
+            let message = format!("client sent padded HEADERS frame with incorrect length: {length}");
+            return fail(ErrorCode::PROTOCOL_ERROR, message);
+        };
+        let mut self_dependent = false;
+        if header.has(flag::PRIORITY) {
+            let (Some(dependency), Some(rest)) = (frame::number31(block), block.get(5..)) else {
+                let length = payload.len();
+                let message = format!("client sent HEADERS frame with incorrect length {length}");
+                return fail(ErrorCode::FRAME_SIZE_ERROR, message);
+            };
+            self_dependent = dependency == id;
+            block = rest;
+        }
+        self.check_headers_stream(id)?;
+        let begun = Block { stream: id, ended: header.has(flag::END_STREAM), frames: 0, self_dependent };
+        if header.has(flag::END_HEADERS) {
+            return self.field_list(begun, block, heads);
+        }
+        self.block = Some(begun);
+        self.block_bytes.clear();
+        self.add_to_block(block)?;
+        Ok(Event::Nothing)
+    }
+
+    /// May HEADERS come on this stream at all?
+    fn check_headers_stream(&mut self, id: u32) -> Result<(), ConnectionError> {
+        let ours = (id % 2 == 1) == (self.role == Role::Client);
+        let known = self.place(id).is_some();
+        if self.role == Role::Client {
+            if id == 0 || !ours || self.is_idle(id) {
+                return fail(ErrorCode::PROTOCOL_ERROR, "upstream sent HEADERS frame for an unknown stream");
+            }
+            return Ok(());
+        }
+        if id > self.last_peer_stream && id % 2 == 1 {
+            self.last_peer_stream = id;
+            return Ok(());
+        }
+        if known {
+            return Ok(());
+        }
+        match self.closed_by(id) {
+            Some(ClosedBy::Us | ClosedBy::Peer) => Ok(()),
+            Some(ClosedBy::End) => {
+                fail(ErrorCode::STREAM_CLOSED, format!("client sent HEADERS frame for closed stream {id}"))
+            }
+            None => {
+                let last = self.last_peer_stream;
+                let message =
+                    format!("client sent HEADERS frame with incorrect identifier {id}, the last was {last}");
+                fail(ErrorCode::PROTOCOL_ERROR, message)
+            }
+        }
+    }
+
+    fn add_to_block(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
+        if self.block_bytes.len() + bytes.len() > self.limits.block_bytes_max() {
+            return fail(ErrorCode::ENHANCE_YOUR_CALM, "client sent too large header");
+        }
+        self.block_bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn continuation(&mut self, header: FrameHeader, payload: &[u8], heads: &mut Heads) -> Received {
+        let Some(mut block) = self.block.take() else {
+            return fail(ErrorCode::PROTOCOL_ERROR, "client sent unexpected CONTINUATION frame");
+        };
+        block.frames += 1;
+        if block.frames > CONTINUATION_FRAMES_MAX {
+            return fail(ErrorCode::ENHANCE_YOUR_CALM, "client sent too many CONTINUATION frames");
+        }
+        self.add_to_block(payload)?;
+        if !header.has(flag::END_HEADERS) {
+            self.block = Some(block);
+            return Ok(Event::Nothing);
+        }
+        let bytes = std::mem::take(&mut self.block_bytes);
+        let event = self.field_list(block, &bytes, heads);
+        self.block_bytes = bytes;
+        self.block_bytes.clear();
+        event
+    }
+
+    /// A whole field list: a head, trailers, or one that is only decoded to keep the tables of both sides equal.
+    fn field_list(&mut self, block: Block, bytes: &[u8], heads: &mut Heads) -> Received {
+        let id = block.stream;
+        let known = self.place(id);
+        if let Some(stream) = known.and_then(|place| self.streams.get(place)) {
+            let (closed, remote_ended, has_head) = (stream.closed, stream.remote_ended, stream.has_head);
+            return match closed {
+                Some((ClosedBy::Us, _)) => self.decode(bytes, |_, _| {}).map(|()| Event::Nothing),
+                Some(_) => {
+                    self.decode(bytes, |_, _| {})?;
+                    self.closed_stream_error(id)
+                }
+                None if remote_ended => {
+                    self.decode(bytes, |_, _| {})?;
+                    self.stream_error(id, ErrorCode::STREAM_CLOSED)
+                }
+                None if has_head => self.trailers(block, bytes, heads),
+                None => self.response(block, bytes, heads),
+            };
+        }
+        if self.role == Role::Server && self.closed_by(id).is_none() {
+            return self.request(block, bytes, heads);
+        }
+        self.decode(bytes, |_, _| {})?;
+        match self.closed_by(id) {
+            Some(ClosedBy::Peer) => self.closed_stream_error(id),
+            Some(ClosedBy::End) if self.role == Role::Client => {
+                fail(ErrorCode::STREAM_CLOSED, "upstream sent HEADERS frame for closed stream")
+            }
+            _ => Ok(Event::Nothing),
+        }
+    }
+
+    fn request(&mut self, block: Block, bytes: &[u8], heads: &mut Heads) -> Received {
+        let id = block.stream;
+        if id > self.last_taken_stream {
+            self.remember(id, ClosedBy::Us);
+            return self.decode(bytes, |_, _| {}).map(|()| Event::Nothing);
+        }
+        if block.self_dependent {
+            self.decode(bytes, |_, _| {})?;
+            return self.stream_error(id, ErrorCode::PROTOCOL_ERROR);
+        }
+        if self.streams.len() >= self.limits.streams_max as usize {
+            self.decode(bytes, |_, _| {})?;
+            self.stream_error(id, ErrorCode::REFUSED_STREAM)?;
+            return Ok(Event::Refused { message: "concurrent streams exceeded" });
+        }
+        let options = self.options;
+        let mut reader = FieldsReader::new(&mut heads.request, &options);
+        let decoded = self.decoder.decode(bytes, self.limits.header_list_bytes_max, |name, value| {
+            reader.field(name, value);
+        });
+        let refusal = reader.finish(block.ended);
+        decoded.or_else(fail_hpack)?;
+        heads.request.length = bytes.len();
+        let window = if self.settings_acknowledged {
+            self.limits.stream_window_bytes
+        } else {
+            self.limits.first_window_bytes()
+        };
+        let mut stream = Stream::new(id, self.peer.window_bytes, i64::from(window));
+        stream.has_head = true;
+        stream.remote_ended = block.ended;
+        if let Framing::Length(length) = heads.request.framing() {
+            stream.announced = Some(length);
+        }
+        let refusal = refusal.map(|(refusal, malformed)| {
+            stream.malformed = malformed.then_some(Malformed::Head);
+            refusal
+        });
+        self.streams.push(stream);
+        Ok(Event::Head { stream: id, ended: block.ended, refusal })
+    }
+
+    fn response(&mut self, block: Block, bytes: &[u8], heads: &mut Heads) -> Received {
+        let id = block.stream;
+        let mut reader = ResponseFields::new(&mut heads.response);
+        let decoded = self.decoder.decode(bytes, self.limits.header_list_bytes_max, |name, value| {
+            reader.field(name, value);
+        });
+        let fault = reader.finish();
+        decoded.or_else(fail_hpack)?;
+        let interim = heads.response.status.is_interim();
+        if fault.is_some() || interim && block.ended {
+            return self.stream_error(id, ErrorCode::PROTOCOL_ERROR);
+        }
+        let announced = heads.response.content_length;
+        if let Some(stream) = self.stream(id) {
+            stream.has_head = !interim;
+            stream.announced = announced.filter(|_| !interim);
+            stream.receive(b"", block.ended);
+            if stream.malformed.is_some() {
+                return self.stream_error(id, ErrorCode::PROTOCOL_ERROR);
+            }
+        }
+        Ok(Event::Head { stream: id, ended: block.ended, refusal: None })
+    }
+
+    fn trailers(&mut self, block: Block, bytes: &[u8], heads: &mut Heads) -> Received {
+        let mut malformed = !block.ended;
+        heads.trailers.clear();
+        let trailers: &mut Fields = &mut heads.trailers;
+        self.decode(bytes, |name, value| {
+            malformed |= name.first() == Some(&b':') || check_field(name, value, true).is_err();
+            trailers.push(name, value);
+        })?;
+        if malformed || block.self_dependent {
+            if let Some(stream) = self.stream(block.stream) {
+                stream.malformed.get_or_insert(Malformed::Trailers);
+            }
+            return self.stream_error(block.stream, ErrorCode::PROTOCOL_ERROR);
+        }
+        if let Some(stream) = self.stream(block.stream) {
+            stream.receive(b"", true);
+        }
+        Ok(Event::Trailers { stream: block.stream })
+    }
+
+    fn decode(&mut self, bytes: &[u8], field: impl FnMut(&[u8], &[u8])) -> Result<(), ConnectionError> {
+        let decoded = self.decoder.decode(bytes, self.limits.header_list_bytes_max, field);
+        decoded.or_else(fail_hpack)
+    }
+
+    fn priority(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
+        if header.stream == 0 {
+            return fail(ErrorCode::PROTOCOL_ERROR, "client sent PRIORITY frame with incorrect identifier");
+        }
+        self.count_idle_frame()?;
+        let code = match frame::number31(payload) {
+            _ if payload.len() != 5 => ErrorCode::FRAME_SIZE_ERROR,
+            Some(dependency) if dependency == header.stream => ErrorCode::PROTOCOL_ERROR,
+            // Priorities are not used (section 5.3.2 allows that).
+            _ => return Ok(Event::Nothing),
+        };
+        if self.is_idle(header.stream) {
+            // There is no stream to end.
+            return fail(code, "client sent PRIORITY frame with incorrect length or dependency");
+        }
+        self.stream_error(header.stream, code)
+    }
+
+    fn rst_stream(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
+        let id = header.stream;
+        let (4, Some(code)) = (payload.len(), frame::number32(payload)) else {
+            let length = payload.len();
+            let message = format!("client sent RST_STREAM frame with incorrect length {length}");
+            return fail(ErrorCode::FRAME_SIZE_ERROR, message);
+        };
+        if id == 0 || self.is_idle(id) {
+            return fail(ErrorCode::PROTOCOL_ERROR, "client sent RST_STREAM frame with incorrect identifier");
+        }
+        let code = ErrorCode(code);
+        let Some(stream) = self.stream(id).filter(|stream| stream.closed.is_none()) else {
+            return self.count_idle_frame().map(|()| Event::Nothing);
+        };
+        let finished = stream.local_ended && stream.remote_ended;
+        stream.closed = Some((ClosedBy::Peer, code));
+        stream.remote_ended = true;
+        if !finished {
+            self.count_broken_stream()?;
+        }
+        Ok(Event::Reset { stream: id, code, by_peer: true })
+    }
+
+    fn settings(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
+        if header.stream != 0 {
+            return fail(ErrorCode::PROTOCOL_ERROR, "client sent SETTINGS frame with incorrect identifier");
+        }
+        if header.has(flag::ACK) {
+            if !payload.is_empty() {
+                let message = "client sent SETTINGS frame with the ACK flag and nonzero length";
+                return fail(ErrorCode::FRAME_SIZE_ERROR, message);
+            }
+            self.count_idle_frame()?;
+            self.acknowledged();
+            return Ok(Event::Nothing);
+        }
+        if !payload.len().is_multiple_of(6) {
+            let length = payload.len();
+            let message = format!("client sent SETTINGS frame with incorrect length {length}");
+            return fail(ErrorCode::FRAME_SIZE_ERROR, message);
+        }
+        // The first is owed; only more of them are idle talk.
+        if std::mem::replace(&mut self.settings_seen, true) {
+            self.count_idle_frame()?;
+        }
+        for (name, value) in frame::settings(payload) {
+            self.setting(name, value)?;
+        }
+        FrameHeader { length: 0, kind: kind::SETTINGS, flags: flag::ACK, stream: 0 }.write(&mut self.output);
+        Ok(Event::Window { stream: 0 })
+    }
+
+    /// Our SETTINGS are in force: windows were counted from the default until now.
+    fn acknowledged(&mut self) {
+        if std::mem::replace(&mut self.settings_acknowledged, true) {
+            return;
+        }
+        let change = i64::from(self.limits.first_window_bytes()) - i64::from(self.limits.stream_window_bytes);
+        for stream in &mut self.streams {
+            stream.receive_window -= change;
+        }
+    }
+
+    fn setting(&mut self, name: u16, value: u32) -> Result<(), ConnectionError> {
+        let wrong = |what: &str, code: ErrorCode| {
+            fail(code, format!("client sent SETTINGS frame with incorrect {what} value {value}"))
+        };
+        match name {
+            setting::HEADER_TABLE_SIZE => self.encoder.set_table_bytes_max(value as usize),
+            setting::ENABLE_PUSH if value > 1 || value == 1 && self.role == Role::Client => {
+                return wrong("ENABLE_PUSH", ErrorCode::PROTOCOL_ERROR);
+            }
+            setting::MAX_CONCURRENT_STREAMS => self.peer.streams_max = value,
+            setting::INITIAL_WINDOW_SIZE => {
+                if i64::from(value) > frame::WINDOW_BYTES_MAX {
+                    return wrong("INITIAL_WINDOW_SIZE", ErrorCode::FLOW_CONTROL_ERROR);
+                }
+                let change = i64::from(value) - self.peer.window_bytes;
+                self.peer.window_bytes = i64::from(value);
+                for stream in &mut self.streams {
+                    stream.send_window += change;
+                    if stream.send_window > frame::WINDOW_BYTES_MAX {
+                        return wrong("INITIAL_WINDOW_SIZE", ErrorCode::FLOW_CONTROL_ERROR);
+                    }
+                }
+            }
+            setting::MAX_FRAME_SIZE => {
+                if !(frame::PAYLOAD_BYTES_MAX..=frame::PAYLOAD_BYTES_LIMIT).contains(&(value as usize)) {
+                    return wrong("MAX_FRAME_SIZE", ErrorCode::PROTOCOL_ERROR);
+                }
+                self.peer.frame_bytes_max = value as usize;
+            }
+            setting::ENABLE_CONNECT_PROTOCOL => {
+                if value > 1 {
+                    return wrong("ENABLE_CONNECT_PROTOCOL", ErrorCode::PROTOCOL_ERROR);
+                }
+                self.peer.connect_protocol = value == 1;
+            }
+            // What nobody knows is ignored; the size of field lists is advice (section 6.5.2).
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn ping(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
+        if payload.len() != 8 {
+            let length = payload.len();
+            let message = format!("client sent PING frame with incorrect length {length}");
+            return fail(ErrorCode::FRAME_SIZE_ERROR, message);
+        }
+        if header.stream != 0 {
+            return fail(ErrorCode::PROTOCOL_ERROR, "client sent PING frame with incorrect identifier");
+        }
+        self.count_idle_frame()?;
+        if !header.has(flag::ACK) {
+            FrameHeader { length: 8, kind: kind::PING, flags: flag::ACK, stream: 0 }.write(&mut self.output);
+            self.output.extend_from_slice(payload);
+        }
+        Ok(Event::Nothing)
+    }
+
+    fn goaway(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
+        let (Some(last_stream), Some(code)) =
+            (frame::number31(payload), payload.get(4..).and_then(frame::number32))
+        else {
+            let length = payload.len();
+            let message = format!("client sent GOAWAY frame with incorrect length {length}");
+            return fail(ErrorCode::FRAME_SIZE_ERROR, message);
+        };
+        if header.stream != 0 {
+            return fail(ErrorCode::PROTOCOL_ERROR, "client sent GOAWAY frame with incorrect identifier");
+        }
+        self.count_idle_frame()?;
+        self.going_away |= self.role == Role::Client;
+        Ok(Event::GoAway { last_stream, code: ErrorCode(code) })
+    }
+
+    fn window_update(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
+        let id = header.stream;
+        let (4, Some(increment)) = (payload.len(), frame::number31(payload)) else {
+            let length = payload.len();
+            let message = format!("client sent WINDOW_UPDATE frame with incorrect length {length}");
+            return fail(ErrorCode::FRAME_SIZE_ERROR, message);
+        };
+        if id != 0 && self.is_idle(id) {
+            return fail(ErrorCode::PROTOCOL_ERROR, "client sent WINDOW_UPDATE frame for an idle stream");
+        }
+        match self.paid_updates.checked_sub(1) {
+            Some(left) => self.paid_updates = left,
+            None => self.count_idle_frame()?,
+        }
+        if increment == 0 {
+            let message = "client sent WINDOW_UPDATE frame with incorrect window increment 0";
+            return if id == 0 {
+                fail(ErrorCode::PROTOCOL_ERROR, message)
+            } else if self.is_reset(id) {
+                Ok(Event::Nothing)
+            } else {
+                self.stream_error(id, ErrorCode::PROTOCOL_ERROR)
+            };
+        }
+        let increment = i64::from(increment);
+        if id == 0 {
+            self.send_window += increment;
+            if self.send_window > frame::WINDOW_BYTES_MAX {
+                let available = self.send_window - increment;
+                let message = format!(
+                    "client violated connection flow control: received WINDOW_UPDATE frame with window increment {increment} not allowed for window {available}"
+                );
+                return fail(ErrorCode::FLOW_CONTROL_ERROR, message);
+            }
+            return Ok(Event::Window { stream: 0 });
+        }
+        let Some(stream) = self.stream(id).filter(|stream| stream.closed.is_none()) else {
+            return Ok(Event::Nothing);
+        };
+        stream.send_window += increment;
+        if stream.send_window > frame::WINDOW_BYTES_MAX {
+            return self.stream_error(id, ErrorCode::FLOW_CONTROL_ERROR);
+        }
+        Ok(Event::Window { stream: id })
+    }
+}
+
+fn fail_hpack(error: HpackError) -> Result<(), ConnectionError> {
+    let (code, message) = match error {
+        HpackError::ListTooLarge => (ErrorCode::ENHANCE_YOUR_CALM, "client sent too large header"),
+        HpackError::Truncated => {
+            (ErrorCode::COMPRESSION_ERROR, "client sent header block with incorrect length")
+        }
+        HpackError::Index => (ErrorCode::COMPRESSION_ERROR, "client sent invalid hpack table index"),
+        HpackError::Integer => {
+            (ErrorCode::COMPRESSION_ERROR, "client sent header block with too long length value")
+        }
+        HpackError::Huffman => (ErrorCode::COMPRESSION_ERROR, "client sent invalid encoded header field"),
+        HpackError::TableSize => (ErrorCode::COMPRESSION_ERROR, "client sent invalid table size update"),
+        HpackError::TableSizeMissing => {
+            (ErrorCode::COMPRESSION_ERROR, "client sent header block without table size update")
+        }
+    };
+    fail(code, message)
+}
