@@ -58,7 +58,8 @@ pub fn begin(request: &Request<'_>, target: Target) {
 
 async fn serve(thread: Rc<Thread>, snapshot: Arc<Snapshot>, copied: Copied) {
     let site = snapshot.site(copied.site);
-    let mut request = Request::new(&thread, &snapshot, &copied.facts, site, copied.head, Parts::default());
+    let parts = Parts::with_head(copied.head);
+    let mut request = Request::new(&thread, &snapshot, &copied.facts, site, parts);
     request.method = copied.method;
     request.uri = copied.uri;
     request.args = copied.args;

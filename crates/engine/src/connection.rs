@@ -6,7 +6,6 @@ use crate::exchange::{self, Ending};
 use crate::flow::Flow;
 use crate::plan::{Listen, Site, Snapshot};
 use crate::race::{First, race};
-use crate::request::Parts;
 use crate::thread::Thread;
 use crate::{Request, upgrade};
 use conf::Level;
@@ -38,7 +37,7 @@ pub struct Facts {
     pub peer: Address,
     local: Address,
     /// The address of the listener that took it.
-    pub listen: Address,
+    pub listen: Arc<Address>,
     /// Does it speak TLS?
     pub tls: bool,
     /// When it began, monotonic milliseconds.
@@ -48,7 +47,7 @@ pub struct Facts {
     /// Did the request under way come before the last answer went out?
     pub pipelined: Cell<bool>,
     /// What the PROXY protocol said.
-    pub proxy_protocol: Option<ProxyProtocol>,
+    pub proxy_protocol: Option<Box<ProxyProtocol>>,
     /// The kernel's view of the connection when the request began, for `$tcpinfo_*`.
     pub tcp_info: Cell<Option<net::sockopt::TcpInfo>>,
 }
@@ -76,7 +75,7 @@ impl Facts {
     }
 
     /// The connection of a request that came on none (subrequests in tests).
-    pub fn new(number: u64, peer: Address, local: Address, listen: Address) -> Facts {
+    pub fn new(number: u64, peer: Address, local: Address, listen: Arc<Address>) -> Facts {
         Facts {
             number,
             peer,
@@ -93,7 +92,7 @@ impl Facts {
 }
 
 /// Serves a connection until it ends. It counts as one of the thread's from the call on.
-pub fn serve(thread: Rc<Thread>, stream: Stream, listen: Address) -> impl Future<Output = ()> {
+pub fn serve(thread: Rc<Thread>, stream: Stream, listen: Arc<Address>) -> impl Future<Output = ()> {
     let counted = thread.count_connection();
     async move {
         let _counted = counted;
@@ -101,53 +100,76 @@ pub fn serve(thread: Rc<Thread>, stream: Stream, listen: Address) -> impl Future
     }
 }
 
-async fn connection(thread: Rc<Thread>, mut stream: Stream, listen: Address) {
+/// Resting and busy in turn. What serving requests takes is in boxes that are there while the connection is busy, so
+/// that a thousand connections that wait cost little more than their sockets.
+async fn connection(thread: Rc<Thread>, mut stream: Stream, listen: Arc<Address>) {
     let local = stream.local_address().clone();
     let mut facts = Facts::new(thread.next_connection(), stream.peer_address().clone(), local, listen);
-    let mut h1 = H1::new(stream);
-    let snapshot = thread.snapshot();
-    let Some(listener) = snapshot.listen_for(&facts.local, &facts.listen) else { return };
-    if listener.proxy_protocol {
-        let core = &snapshot.site(listener.default_site).core;
-        let deadline = Deadline::after(Duration::from_millis(core.client_header_timeout.0));
-        match read_proxy_protocol(&mut h1, deadline).await {
-            Some(header) => facts.proxy_protocol = Some(header),
-            None => return broken_proxy_protocol(&thread, &snapshot, &facts, h1.pending()),
+    let Some((mut keep, proxied)) = beginning(&thread, &facts) else { return };
+    let mut ahead = Vec::new();
+    if proxied {
+        let reading = Box::pin(read_proxy_protocol(&thread, &facts, &mut stream, keep.end));
+        let Some((header, beyond)) = reading.await else { return };
+        facts.proxy_protocol = Some(Box::new(header));
+        ahead = beyond;
+    }
+    loop {
+        if ahead.is_empty() {
+            match wait(&thread, &keep, Deadline::NONE, async |end| stream.stirred(end).await).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return explain_silence(&thread, &facts, &Err(error)),
+                None => return,
+            }
+        }
+        let h1 = Box::new(H1::new(stream, std::mem::take(&mut ahead)));
+        match Box::pin(busy(&thread, &facts, h1, keep)).await {
+            Some(resting) => (stream, keep) = resting,
+            None => return,
         }
     }
-    drop(snapshot);
-    requests(&thread, &facts, h1).await;
 }
 
-/// Writes down that a connection ends because its PROXY protocol header is wrong; one that sent nothing is silent.
-fn broken_proxy_protocol(thread: &Thread, snapshot: &Snapshot, facts: &Facts, sent: &[u8]) {
-    if sent.is_empty() {
-        return;
-    }
-    let end = memchr::memchr2(b'\r', b'\n', sent).unwrap_or(sent.len());
-    let line = bstr::BStr::new(&sent[..end]);
-    let (peer, listen) = (&facts.peer, &facts.listen);
-    let text = format_args!(
-        "broken header: \"{line}\" while reading PROXY protocol, client: {peer}, server: {listen}"
-    );
-    thread.log(snapshot, Level::Error, Some(facts.number), text);
+/// How long the first request may take to come, and whether a PROXY protocol header comes before it.
+fn beginning(thread: &Thread, facts: &Facts) -> Option<(Keep, bool)> {
+    let snapshot = thread.snapshot();
+    let listener = snapshot.listen_for(&facts.local, &facts.listen)?;
+    let end = after_ms(snapshot.site(listener.default_site).core.client_header_timeout.0);
+    Some((Keep { undisturbed: end, end }, listener.proxy_protocol))
 }
 
-async fn read_proxy_protocol(h1: &mut H1, deadline: Deadline) -> Option<ProxyProtocol> {
+/// Reads the header of the PROXY protocol. Returns it with what was read beyond it; none: the connection ends.
+async fn read_proxy_protocol(
+    thread: &Thread,
+    facts: &Facts,
+    stream: &mut Stream,
+    deadline: Deadline,
+) -> Option<(ProxyProtocol, Vec<u8>)> {
+    let mut input = Vec::new();
     loop {
-        match http::proxy_protocol::parse(h1.pending()) {
+        match http::proxy_protocol::parse(&input) {
             Ok(Some((header, length))) => {
-                h1.consumed += length;
-                return Some(header);
+                input.drain(..length);
+                return Some((header, input));
             }
-            Ok(None) if h1.pending().len() < PROXY_PROTOCOL_BYTES_MAX => {
-                if h1.fill(HEAD_READ_BYTES, deadline).await.ok()? == 0 {
-                    return None;
+            Ok(None) if input.len() < PROXY_PROTOCOL_BYTES_MAX => {
+                if !matches!(stream.read_into(&mut input, HEAD_READ_BYTES, deadline).await, Ok(1..)) {
+                    break;
                 }
             }
-            _ => return None,
+            _ => break,
         }
     }
+    // One that sent nothing is not worth a word.
+    if !input.is_empty() {
+        let end = memchr::memchr2(b'\r', b'\n', &input).unwrap_or(input.len());
+        let line = bstr::BStr::new(&input[..end]);
+        let (peer, listen) = (&facts.peer, &facts.listen);
+        let text = format_args!(
+            "broken header: \"{line}\" while reading PROXY protocol, client: {peer}, server: {listen}"
+        );
+        thread.log(&thread.snapshot(), Level::Error, Some(facts.number), text);
+    }
+    None
 }
 
 /// What becomes of the connection after one request.
@@ -156,13 +178,14 @@ enum After {
     Close(Closing),
 }
 
-/// How long a connection may idle.
+/// How long a connection may wait for a request.
 #[derive(Clone, Copy)]
 struct Keep {
-    /// At least, also when the server stops or runs out of connections: `keepalive_min_timeout`.
-    least: Duration,
-    /// After that.
-    rest: Duration,
+    /// Until then also when the server stops or runs out of connections: `keepalive_min_timeout`, and all of the time
+    /// before the first request.
+    undisturbed: Deadline,
+    /// At most.
+    end: Deadline,
 }
 
 /// How a connection ends.
@@ -175,75 +198,107 @@ enum Closing {
     Reset,
 }
 
-async fn requests(thread: &Rc<Thread>, facts: &Facts, h1: H1) {
-    let mut driver = Driver::H1(Box::new(h1));
-    let mut parts = Parts::default();
-    let mut idle: Option<Keep> = None;
+/// Serves requests for as long as they come. The connection comes back when nothing has come for a while; none: it
+/// has ended.
+async fn busy(thread: &Rc<Thread>, facts: &Facts, h1: Box<H1>, mut keep: Keep) -> Option<(Stream, Keep)> {
+    let mut driver = Driver::H1(h1);
     loop {
-        let first = match idle {
-            None => Some(wait_for_first_request(thread, facts, &mut driver).await),
-            Some(keep) if wait_for_request(thread, &mut driver, keep).await => None,
-            Some(_) => return close(driver, Closing::Now).await,
-        };
-        // The newest configuration serves each request, on connections of any age.
+        // A listener that a new configuration lacks: its connections end after the request under way.
         let snapshot = thread.snapshot();
-        // In a box of its own, so that a connection that waits does not carry what serving a request takes.
-        let after = match Box::pin(request(thread, facts, &snapshot, &mut driver, &mut parts, first)).await {
-            Some(after) => after,
-            None => return,
+        let listener = snapshot.listen_for(&facts.local, &facts.listen)?;
+        let site = snapshot.site(listener.default_site);
+        let mut request = Request::new(thread, &snapshot, facts, site, thread.parts.take());
+        let end = loop {
+            let Driver::H1(h1) = &mut driver else { break None };
+            let pause = Deadline::after(BUSY_PAUSE);
+            match first_bytes(thread, facts, h1, &keep, pause).await {
+                // The newest configuration serves each request, on connections of any age.
+                Came::Bytes if thread.serves(&snapshot) => {}
+                Came::Bytes => break Some(End::Reloaded),
+                Came::Nothing => break Some(End::Paused),
+                Came::End => break Some(End::Closing(Closing::Now)),
+            }
+            match serve_request(&mut request, &mut driver, listener, &keep).await {
+                Some(After::KeepAlive(next)) => keep = next,
+                Some(After::Close(closing)) => break Some(End::Closing(closing)),
+                None => break None,
+            }
+            request.renew();
         };
-        match after {
-            After::KeepAlive(keep) => idle = Some(keep),
-            After::Close(closing) => return close(driver, closing).await,
+        thread.parts.keep(request);
+        match (end?, driver) {
+            (End::Reloaded, same) => driver = same,
+            (End::Paused, Driver::H1(h1)) => return Some((h1.stream, keep)),
+            (End::Closing(closing), driver) => {
+                close(driver, closing).await;
+                return None;
+            }
+            (End::Paused, _) => return None,
         }
     }
 }
 
-/// Waits for the first byte of a new connection; how that went shows when the head is read, for which the rest of
-/// the time is left. No configuration is held meanwhile: the one that serves is the one of the first byte.
-async fn wait_for_first_request(thread: &Thread, facts: &Facts, driver: &mut Driver) -> Deadline {
-    let milliseconds = {
-        let snapshot = thread.snapshot();
-        let listener = snapshot.listen_for(&facts.local, &facts.listen);
-        listener.map_or(0, |listener| snapshot.site(listener.default_site).core.client_header_timeout.0)
-    };
-    let deadline = Deadline::after(Duration::from_millis(milliseconds));
-    if let Driver::H1(h1) = driver
-        && h1.pending().is_empty()
-    {
-        let _idle = thread.count_idle();
-        let _ = h1.stream.stirred(deadline).await;
-    }
-    deadline
+/// Why requests are not served on.
+enum End {
+    /// There is a new configuration.
+    Reloaded,
+    /// Nothing has come for a while.
+    Paused,
+    /// The connection ends.
+    Closing(Closing),
 }
 
-/// Waits for the first byte of another request; false when it does not come, the server stops or the connection's
-/// place is needed.
-async fn wait_for_request(thread: &Thread, driver: &mut Driver, keep: Keep) -> bool {
-    let Driver::H1(h1) = driver else { return false };
-    if !h1.pending().is_empty() {
-        return true;
+/// What came of waiting for a request.
+enum Came {
+    /// Its first bytes.
+    Bytes,
+    /// Nothing yet, for a while.
+    Nothing,
+    /// There will be none.
+    End,
+}
+
+/// Reads the first bytes of a request, at most until `pause`.
+async fn first_bytes(thread: &Thread, facts: &Facts, h1: &mut H1, keep: &Keep, pause: Deadline) -> Came {
+    let ahead = !h1.pending().is_empty();
+    facts.pipelined.set(ahead && facts.requests.get() > 0);
+    if ahead {
+        return Came::Bytes;
     }
+    match wait(thread, keep, pause, async |end| h1.fill(HEAD_READ_BYTES, end).await).await {
+        Some(Ok(1..)) => Came::Bytes,
+        Some(Err(StreamError::TimedOut)) if !keep.end.has_passed() => Came::Nothing,
+        Some(end) => {
+            explain_silence(thread, facts, &end);
+            Came::End
+        }
+        None => Came::End,
+    }
+}
+
+/// Waits for something of a request, at most until `pause`; none: the server stops, or the connection's place is
+/// needed.
+async fn wait<T>(
+    thread: &Thread,
+    keep: &Keep,
+    pause: Deadline,
+    mut attempt: impl AsyncFnMut(Deadline) -> Result<T, StreamError>,
+) -> Option<Result<T, StreamError>> {
     let _idle = thread.count_idle();
-    if !keep.least.is_zero() {
-        match h1.stream.readable(Deadline::after(keep.least)).await {
-            Ok(()) => return true,
-            Err(StreamError::TimedOut) if !keep.rest.is_zero() => {}
-            Err(_) => return false,
+    if !keep.undisturbed.has_passed() {
+        let end = keep.undisturbed.min(pause);
+        match attempt(end).await {
+            Err(StreamError::TimedOut) if keep.undisturbed.has_passed() && !keep.end.has_passed() => {}
+            ended => return Some(ended),
         }
     }
     if thread.is_stopping() {
-        return false;
+        return None;
     }
-    let end = Deadline::after(keep.rest);
-    // Busy clients come back at once; the buffers of the others are given back.
-    let soon = Deadline::after(keep.rest.min(BUSY_PAUSE));
-    match race(h1.stream.stirred(soon), thread.dismissed()).await {
-        First::Left(Ok(())) => return true,
-        First::Left(Err(StreamError::TimedOut)) => h1.rest(),
-        First::Left(Err(_)) | First::Right(()) => return false,
+    match race(attempt(keep.end.min(pause)), thread.dismissed()).await {
+        First::Left(ended) => Some(ended),
+        First::Right(()) => None,
     }
-    matches!(race(h1.stream.stirred(end), thread.dismissed()).await, First::Left(Ok(())))
 }
 
 async fn close(driver: Driver, closing: Closing) {
@@ -257,31 +312,24 @@ async fn close(driver: Driver, closing: Closing) {
     }
 }
 
-/// Reads and serves one request; `first` is the end of the time for the head of a connection's first one. None: the
-/// connection is done with.
-async fn request(
-    thread: &Rc<Thread>,
-    facts: &Facts,
-    snapshot: &Arc<Snapshot>,
+/// Reads and serves one request, whose first bytes are there. None: the connection is done with.
+async fn serve_request(
+    request: &mut Request<'_>,
     driver: &mut Driver,
-    parts: &mut Parts,
-    first: Option<Deadline>,
+    listener: &Listen,
+    keep: &Keep,
 ) -> Option<After> {
-    // A listener that the new configuration lacks: its connections end after the request under way.
-    let listener = snapshot.listen_for(&facts.local, &facts.listen)?;
-    let Driver::H1(h1) = driver else { return None };
+    let Driver::H1(h1) = &mut *driver else { return None };
+    let (thread, snapshot, facts) = (request.thread, request.snapshot, request.connection);
     let default_site = snapshot.site(listener.default_site);
-    facts.pipelined.set(first.is_none() && !h1.pending().is_empty());
-    let mut head = std::mem::take(&mut parts.head);
-    let read = read_head(h1, &mut head, default_site, thread, first).await;
-    if let Head::Unfinished(_) = read
-        && h1.pending().is_empty()
-    {
-        explain_silence(thread, snapshot, facts, &read, first.is_some());
-        return None;
-    }
+    // The time for the first head runs from the connection's beginning.
+    let end = if facts.requests.get() == 0 {
+        keep.end
+    } else {
+        after_ms(default_site.core.client_header_timeout.0)
+    };
+    let read = read_head(h1, &mut request.head, default_site, thread, end).await;
     facts.requests.set(facts.requests.get() + 1);
-    let started_ms = h1.head_started_ms();
     let length = match read {
         Head::Complete(length) => length,
         _ => h1.pending().len(),
@@ -290,36 +338,27 @@ async fn request(
         facts.tcp_info.set(h1.stream.tcp_info());
     }
     if let Head::Unfinished(_) = read {
-        head.settle(h1.pending());
+        request.head.settle(h1.pending());
     }
-    let site = site_for(snapshot, listener, &head);
-    let framing = head.framing();
-    let mut request = Request::new(thread, snapshot, facts, site, head, std::mem::take(parts));
-    request.started_ms = started_ms;
+    request.begin(site_for(snapshot, listener, &request.head));
+    request.started_ms = h1.head_started_ms();
     request.received_bytes = length as u64;
     thread.count_request();
-    let refusal = match read {
-        Head::Complete(_) => None,
-        Head::Refused(refusal) => Some(refusal),
+    let first_flow = match read {
+        Head::Complete(_) => {
+            h1.begin(request.head.framing(), request.head.expects_continue());
+            prepare(request, listener);
+            None
+        }
+        Head::Refused(refusal) => Some(refused(request, h1, refusal)),
         Head::Unfinished(why) => {
-            unfinished(&mut request, why);
+            unfinished(request, why);
             let reset = request.timed_out && request.plan.core.reset_timedout_connection.0;
-            *parts = request.into_parts();
             return Some(After::Close(if reset { Closing::Reset } else { Closing::Now }));
         }
     };
-    let first_flow = match refusal {
-        Some(refusal) => Some(refused(&mut request, h1, refusal)),
-        None => {
-            h1.begin(framing, request.head.expects_continue());
-            prepare(&mut request, listener);
-            None
-        }
-    };
-    let ending = exchange::exchange(&mut request, driver, first_flow).await;
-    let after = after(&mut request, driver, ending).await;
-    *parts = request.into_parts();
-    after
+    let ending = exchange::exchange(request, driver, first_flow).await;
+    after(request, driver, ending).await
 }
 
 /// What came of reading a head.
@@ -343,26 +382,26 @@ enum Unfinished {
     Broken(net::errno::Errno),
 }
 
-/// Writes down why nothing came on a connection.
-fn explain_silence(thread: &Thread, snapshot: &Snapshot, facts: &Facts, read: &Head, first: bool) {
+/// Writes down why no request came.
+fn explain_silence(thread: &Thread, facts: &Facts, end: &Result<usize, StreamError>) {
     let (peer, listen) = (&facts.peer, &facts.listen);
+    let snapshot = thread.snapshot();
     let log =
-        |message: std::fmt::Arguments<'_>| thread.log(snapshot, Level::Info, Some(facts.number), message);
-    match read {
-        Head::Unfinished(Unfinished::TimedOut) if first => {
+        |message: std::fmt::Arguments<'_>| thread.log(&snapshot, Level::Info, Some(facts.number), message);
+    let first = facts.requests.get() == 0;
+    match end {
+        Err(StreamError::TimedOut) if first => {
             log(format_args!(
                 "client timed out (110: Connection timed out) while waiting for request, client: {peer}, server: {listen}"
             ));
         }
-        Head::Unfinished(Unfinished::Closed) if first => {
+        Ok(_) if first => {
             log(format_args!(
                 "client closed connection while waiting for request, client: {peer}, server: {listen}"
             ));
         }
-        Head::Unfinished(Unfinished::Closed) => {
-            log(format_args!("client {peer} closed keepalive connection"))
-        }
-        _ => {}
+        Ok(_) => log(format_args!("client {peer} closed keepalive connection")),
+        Err(_) => {}
     }
 }
 
@@ -389,13 +428,13 @@ fn unfinished(request: &mut Request<'_>, why: Unfinished) {
     exchange::abandon(request, status);
 }
 
-/// Reads a head, until `end` where that is given. A connection counts as reading when its first bytes are not all.
+/// Reads a head whose first bytes are there. The connection counts as reading when they are not all.
 async fn read_head(
     h1: &mut H1,
     head: &mut RequestHead,
     site: &Site,
     thread: &Thread,
-    end: Option<Deadline>,
+    deadline: Deadline,
 ) -> Head {
     let core = &site.core;
     let buffers = *core.large_client_header_buffers;
@@ -410,20 +449,15 @@ async fn read_head(
         allow_connect: false,
         allow_extended_connect: false,
     };
-    head.clear();
-    let deadline =
-        end.unwrap_or_else(|| Deadline::after(Duration::from_millis(core.client_header_timeout.0)));
     let mut reading = None;
     loop {
-        if !h1.pending().is_empty() {
-            match http::parse_request_head(h1.pending(), &options, head) {
-                Parse::Complete { consumed } => {
-                    h1.consumed += consumed;
-                    return Head::Complete(consumed);
-                }
-                Parse::Refused(refusal) => return Head::Refused(refusal),
-                Parse::Incomplete => _ = reading.get_or_insert_with(|| thread.count_reading()),
+        match http::parse_request_head(h1.pending(), &options, head) {
+            Parse::Complete { consumed } => {
+                h1.consumed += consumed;
+                return Head::Complete(consumed);
             }
+            Parse::Refused(refusal) => return Head::Refused(refusal),
+            Parse::Incomplete => _ = reading.get_or_insert_with(|| thread.count_reading()),
         }
         match h1.fill(HEAD_READ_BYTES, deadline).await {
             Ok(0) => return Head::Unfinished(Unfinished::Closed),
@@ -480,6 +514,10 @@ fn refused(request: &mut Request<'_>, h1: &mut H1, refusal: Refusal) -> Flow {
     Flow::Deny(refusal.status)
 }
 
+fn after_ms(milliseconds: u64) -> Deadline {
+    Deadline::after(Duration::from_millis(milliseconds))
+}
+
 /// Decides what becomes of the connection.
 async fn after(request: &mut Request<'_>, driver: &mut Driver, ending: Ending) -> Option<After> {
     let core = &request.plan.core;
@@ -499,10 +537,10 @@ async fn after(request: &mut Request<'_>, driver: &mut Driver, ending: Ending) -
         keep = h1.discard_body(DISCARD_BYTES_MAX, time, pause).await;
     }
     if keep {
-        let whole = core.keepalive_timeout.milliseconds;
         let least = core.keepalive_min_timeout.0;
-        let rest = Duration::from_millis(whole.saturating_sub(least));
-        return Some(After::KeepAlive(Keep { least: Duration::from_millis(least), rest }));
+        let undisturbed = if least > 0 { after_ms(least) } else { Deadline::PASSED };
+        let end = after_ms(core.keepalive_timeout.milliseconds.max(least));
+        return Some(After::KeepAlive(Keep { undisturbed, end }));
     }
     let unread = !driver.body_is_done() || matches!(driver, Driver::H1(h1) if !h1.pending().is_empty());
     let linger = match *core.lingering_close {

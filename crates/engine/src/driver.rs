@@ -214,6 +214,14 @@ impl Driver {
         }
     }
 
+    /// Puts a small piece of the body behind what waits to be sent, without waiting; none where that cannot be done.
+    pub fn join(&mut self, bytes: &[u8]) -> Option<u64> {
+        match self {
+            Driver::H1(h1) => h1.join(bytes),
+            Driver::Memory(_) => None,
+        }
+    }
+
     /// Sends a run of a file. Returns the bytes sent.
     ///
     /// # Errors
@@ -315,11 +323,11 @@ impl Driver {
 }
 
 impl H1 {
-    /// A connection just accepted.
-    pub fn new(stream: Stream) -> H1 {
+    /// A connection of which `ahead` was read already.
+    pub fn new(stream: Stream, ahead: Vec<u8>) -> H1 {
         H1 {
             stream,
-            input: Vec::new(),
+            input: ahead,
             consumed: 0,
             output: Vec::new(),
             body: Incoming::Done,
@@ -445,24 +453,42 @@ impl H1 {
         }
     }
 
-    async fn send(&mut self, bytes: &[u8], deadline: Deadline) -> Result<u64, StreamError> {
-        if bytes.is_empty() {
-            return Ok(0);
+    /// Puts a small piece of the body behind what waits to be sent; none where it is too large for that. Returns how
+    /// many bytes it takes with its framing.
+    fn join(&mut self, bytes: &[u8]) -> Option<u64> {
+        if self.output.len() + bytes.len() > JOIN_BYTES_MAX {
+            return None;
         }
         let before = self.output.len();
-        if self.chunked {
-            http::chunked::chunk_header(bytes.len(), &mut self.output);
-        }
-        let end: &[u8] = if self.chunked { b"\r\n" } else { b"" };
-        let framing = (self.output.len() - before + end.len()) as u64;
-        if self.output.len() + bytes.len() <= JOIN_BYTES_MAX {
+        if !bytes.is_empty() {
+            self.open_chunk(bytes.len());
             self.output.extend_from_slice(bytes);
-            self.output.extend_from_slice(end);
-        } else {
-            let mut parts = [IoSlice::new(&self.output), IoSlice::new(bytes), IoSlice::new(end)];
-            self.stream.write_all(&mut parts, deadline).await?;
-            self.output.clear();
+            self.output.extend_from_slice(self.chunk_end());
         }
+        Some((self.output.len() - before) as u64)
+    }
+
+    fn open_chunk(&mut self, length: usize) {
+        if self.chunked {
+            http::chunked::chunk_header(length, &mut self.output);
+        }
+    }
+
+    fn chunk_end(&self) -> &'static [u8] {
+        if self.chunked { b"\r\n" } else { b"" }
+    }
+
+    async fn send(&mut self, bytes: &[u8], deadline: Deadline) -> Result<u64, StreamError> {
+        if let Some(count) = self.join(bytes) {
+            return Ok(count);
+        }
+        let before = self.output.len();
+        self.open_chunk(bytes.len());
+        let end = self.chunk_end();
+        let framing = (self.output.len() - before + end.len()) as u64;
+        let mut parts = [IoSlice::new(&self.output), IoSlice::new(bytes), IoSlice::new(end)];
+        self.stream.write_all(&mut parts, deadline).await?;
+        self.output.clear();
         Ok(bytes.len() as u64 + framing)
     }
 
@@ -511,7 +537,17 @@ impl H1 {
         if self.output.is_empty() {
             return Ok(());
         }
-        let written = self.stream.write_all(&mut [IoSlice::new(&self.output)], deadline).await;
+        let taken = self.stream.try_writev(&[IoSlice::new(&self.output)]);
+        let rest = match taken {
+            Ok(taken) => self.output.get(taken.unwrap_or(0)..).unwrap_or_default(),
+            Err(_) => b"",
+        };
+        let written = match taken {
+            Err(error) => Err(error),
+            Ok(_) if rest.is_empty() => Ok(()),
+            // A client that does not keep up is worth a box of its own.
+            Ok(_) => Box::pin(self.stream.write_all(&mut [IoSlice::new(rest)], deadline)).await,
+        };
         self.output.clear();
         written
     }
@@ -559,17 +595,6 @@ impl H1 {
             }
         }
         true
-    }
-
-    /// Gives buffers back while the connection idles.
-    pub fn rest(&mut self) {
-        if self.consumed == self.input.len() {
-            self.input = Vec::new();
-            self.consumed = 0;
-        }
-        if self.output.is_empty() {
-            self.output = Vec::new();
-        }
     }
 }
 

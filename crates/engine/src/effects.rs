@@ -4,33 +4,60 @@ use crate::driver::{BodyError, Driver};
 use crate::flow::{Answer, Ask, FileQuery, Flow, SmallFile, Target};
 use crate::request::Subresponse;
 use crate::{Request, background, body};
+use conf::Level;
 use http::Status;
 use net::file::cache::CacheUse;
 use net::file::{FileError, Opened};
+use net::timer::Deadline;
 use std::rc::Rc;
 use std::time::Duration;
 
 /// The most that an included subrequest may put in, bytes.
 const INCLUDE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Does what a step asked for.
-pub async fn perform(request: &mut Request<'_>, driver: &mut Driver, ask: Ask) -> Answer {
+/// What a step asked for that takes time.
+pub enum Wait {
+    /// See [`Ask::Sleep`].
+    Sleep(u64),
+    /// See [`Ask::Body`].
+    Body,
+    /// See [`Ask::Subrequest`].
+    Subrequest(Target),
+}
+
+/// Does what a step asked for where nothing is waited for.
+///
+/// # Errors
+/// It takes time: [`wait`] does it.
+pub fn at_once(request: &mut Request<'_>, ask: Ask) -> Result<Answer, Wait> {
     match ask {
-        Ask::Sleep(milliseconds) => {
-            let deadline = net::timer::Deadline::after(Duration::from_millis(milliseconds));
-            driver.sleep(deadline).await;
-            Answer::Slept
-        }
-        Ask::File(query) => Answer::File(open(request, &query)),
-        Ask::Directory(path) => Answer::Directory(net::file::list_directory(&path)),
-        Ask::Body => Answer::Body(body::read_whole(request, driver).await.map_err(BodyError::status)),
-        Ask::Read(file) => Answer::Read(read(&file)),
+        Ask::File(query) => Ok(Answer::File(open(request, &query))),
+        Ask::Directory(path) => Ok(Answer::Directory(net::file::list_directory(&path))),
+        Ask::Read(file) => Ok(Answer::Read(read(&file))),
         Ask::Background(target) => {
             background::begin(request, target);
-            Answer::Begun
+            Ok(Answer::Begun)
         }
-        // Carried out by the exchange, for it is an exchange of its own.
-        Ask::Subrequest(_) => Answer::Subrequest(http::Status::INTERNAL_SERVER_ERROR),
+        Ask::Sleep(milliseconds) => Err(Wait::Sleep(milliseconds)),
+        Ask::Body => Err(Wait::Body),
+        Ask::Subrequest(target) => Err(Wait::Subrequest(target)),
+    }
+}
+
+/// Does what takes time; none: the client went away meanwhile.
+pub async fn wait(request: &mut Request<'_>, driver: &mut Driver, wait: Wait) -> Option<Answer> {
+    match wait {
+        Wait::Sleep(milliseconds) => {
+            let deadline = Deadline::after(Duration::from_millis(milliseconds));
+            if !driver.sleep_unless_closed(deadline).await {
+                request.log_error(Level::Info, format_args!("client prematurely closed connection"));
+                return None;
+            }
+            Some(Answer::Slept)
+        }
+        Wait::Body => Some(Answer::Body(body::read_whole(request, driver).await.map_err(BodyError::status))),
+        // The one recursion: a request within a request.
+        Wait::Subrequest(target) => Some(Box::pin(subrequest(request, target)).await),
     }
 }
 
@@ -66,7 +93,7 @@ fn open(request: &mut Request<'_>, query: &FileQuery) -> Result<Rc<Opened>, File
 }
 
 /// Runs a request for another URI of the same server, throws its body away and tells its status.
-pub async fn subrequest(request: &mut Request<'_>, target: Target) -> Answer {
+async fn subrequest(request: &mut Request<'_>, target: Target) -> Answer {
     let mut driver = Driver::discarding();
     Answer::Subrequest(run(request, target, &mut driver).await)
 }
@@ -95,15 +122,16 @@ async fn run(request: &mut Request<'_>, target: Target, driver: &mut Driver) -> 
     crate::exchange::exchange(&mut inner, driver, first).await;
     request.stored = std::mem::take(&mut inner.stored);
     request.lasting = std::mem::take(&mut inner.lasting);
-    request.subresponse = Subresponse {
+    let status = inner.response.status;
+    request.subresponse = Some(Box::new(Subresponse {
         response: inner.response,
         attempts: inner.attempts,
         upstream_fields: inner.upstream_fields,
         upstream_trailers: inner.upstream_trailers,
         uri: inner.uri,
         args: inner.args,
-    };
-    request.subresponse.response.status
+    }));
+    status
 }
 
 fn read(wanted: &SmallFile) -> Result<Vec<u8>, FileError> {

@@ -14,7 +14,7 @@
 
 use crate::core::values::Satisfy;
 use crate::driver::Driver;
-use crate::flow::{Answer, Ask, Flow, Phase, Reply, Step, Target};
+use crate::flow::{Flow, Phase, Reply, Step, Target};
 use crate::locate::{Located, locate};
 use crate::request::Response;
 use crate::{Request, effects, error_page, respond, upstream};
@@ -51,11 +51,15 @@ pub async fn exchange(request: &mut Request<'_>, driver: &mut Driver, first: Opt
         Box::pin(post_actions(request)).await;
     }
     if !request.subrequest || request.plan.core.log_subrequest.0 {
-        for logger in &request.plan.loggers {
-            logger.log(request);
-        }
+        log(request);
     }
     ending
+}
+
+fn log(request: &mut Request<'_>) {
+    for logger in &request.plan.loggers {
+        logger.log(request);
+    }
 }
 
 async fn answer(request: &mut Request<'_>, driver: &mut Driver, mut first: Option<Flow>) -> Ending {
@@ -141,9 +145,7 @@ fn unanswered(request: &mut Request<'_>, status: Status) -> Ending {
 /// Writes down a request whose head never became whole.
 pub fn abandon(request: &mut Request<'_>, status: Status) {
     unanswered(request, status);
-    for logger in &request.plan.loggers {
-        logger.log(request);
-    }
+    log(request);
 }
 
 /// Points the request at a redirect's target.
@@ -346,7 +348,7 @@ async fn deny(request: &mut Request<'_>, driver: &mut Driver, status: Status) ->
     let delay = request.plan.core.auth_delay.0;
     if status == Status::UNAUTHORIZED && delay > 0 {
         request.log_error(Level::Info, format_args!("delaying unauthorized request"));
-        effects::perform(request, driver, Ask::Sleep(delay)).await;
+        Box::pin(driver.sleep(Deadline::after(Duration::from_millis(delay)))).await;
     }
     Flow::Deny(status)
 }
@@ -375,18 +377,13 @@ async fn content(request: &mut Request<'_>, driver: &mut Driver) -> Flow {
 async fn run(request: &mut Request<'_>, driver: &mut Driver, step: &dyn Step) -> Flow {
     let mut flow = step.run(request);
     while let Flow::Ask(ask) = flow {
-        let answer: Answer = match ask {
-            // The one boxed future: a request within a request.
-            Ask::Subrequest(target) => Box::pin(effects::subrequest(request, target)).await,
-            Ask::Sleep(milliseconds) => {
-                let deadline = Deadline::after(Duration::from_millis(milliseconds));
-                if !driver.sleep_unless_closed(deadline).await {
-                    request.log_error(Level::Info, format_args!("client prematurely closed connection"));
-                    return Flow::Deny(Status::CLIENT_CLOSED_REQUEST);
-                }
-                Answer::Slept
-            }
-            ask => effects::perform(request, driver, ask).await,
+        let answer = match effects::at_once(request, ask) {
+            Ok(answer) => answer,
+            // In a box, so that requests that wait for nothing do not carry what waiting takes.
+            Err(wait) => match Box::pin(effects::wait(request, driver, wait)).await {
+                Some(answer) => answer,
+                None => return Flow::Deny(Status::CLIENT_CLOSED_REQUEST),
+            },
         };
         flow = step.resume(request, answer);
     }

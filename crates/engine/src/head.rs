@@ -2,9 +2,7 @@
 
 use crate::Request;
 use crate::variables::content_type;
-use http::Status;
-use http::response::encode_field;
-use std::io::Write;
+use http::response::{encode_field, encode_number};
 
 /// How the response's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +44,9 @@ pub fn encode(request: &mut Request<'_>, framing: Outgoing, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\n");
     }
     if let Some(length) = response.content_length {
-        // Writing into a Vec cannot fail.
-        let _ = write!(out, "Content-Length: {length}\r\n");
+        out.extend_from_slice(b"Content-Length: ");
+        encode_number(length, 1, out);
+        out.extend_from_slice(b"\r\n");
     }
     if let Some(seconds) = response.last_modified {
         out.extend_from_slice(b"Last-Modified: ");
@@ -73,8 +72,8 @@ fn status_line(request: &Request<'_>, out: &mut Vec<u8>) {
     if !response.status_line.is_empty() {
         out.extend_from_slice(&response.status_line);
     } else {
-        let Status(code) = response.status;
-        let _ = write!(out, "{code:03} ");
+        encode_number(response.status.0.into(), 3, out);
+        out.push(b' ');
         out.extend_from_slice(response.status.reason().unwrap_or_default().as_bytes());
     }
     out.extend_from_slice(b"\r\n");
@@ -90,7 +89,9 @@ fn connection_lines(request: &Request<'_>, framing: Outgoing, out: &mut Vec<u8>)
         out.extend_from_slice(b"Connection: keep-alive\r\n");
         let seconds = request.plan.core.keepalive_timeout.header_seconds;
         if seconds > 0 {
-            let _ = write!(out, "Keep-Alive: timeout={seconds}\r\n");
+            out.extend_from_slice(b"Keep-Alive: timeout=");
+            encode_number(seconds, 1, out);
+            out.extend_from_slice(b"\r\n");
         }
     } else {
         out.extend_from_slice(b"Connection: close\r\n");
@@ -118,7 +119,8 @@ fn complete_location(request: &mut Request<'_>) -> bool {
     let usual = if request.connection.tls { 443 } else { 80 };
     let port = local.port();
     if core.port_in_redirect.0 && port != usual && port != 0 {
-        let _ = write!(whole, ":{port}");
+        whole.push(b':');
+        encode_number(port.into(), 1, &mut whole);
     }
     whole.extend_from_slice(&request.response.location);
     request.response.location = whole;

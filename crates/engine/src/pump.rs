@@ -21,13 +21,16 @@ pub async fn pump(
     source: Source,
     transforms: Vec<Box<dyn Transform>>,
 ) -> Ending {
-    if let Err(broken) = slow_head(request, driver).await {
+    if let Some(limit) = rate(request)
+        && let Err(broken) = Box::pin(slow_head(request, driver, limit)).await
+    {
         abandon(request, source);
         return broken.end(request);
     }
     let sent = match source {
         Source::Upstream(body) => crate::upstream::deliver(request, driver, body, transforms).await,
-        source => local(request, driver, source, transforms).await,
+        source if transforms.is_empty() => local(request, driver, source).await,
+        source => Box::pin(transformed(request, driver, source, transforms)).await,
     };
     match sent {
         Ok(()) => finish(request, driver).await,
@@ -76,7 +79,23 @@ pub fn client_error(request: &mut Request<'_>, error: &StreamError) {
     request.action = "";
 }
 
-async fn local(
+/// A source at hand, as it is.
+async fn local(request: &mut Request<'_>, driver: &mut Driver, source: Source) -> Result<(), Broken> {
+    match source {
+        Source::Empty | Source::Upstream(_) => Ok(()),
+        Source::Bytes(bytes) => send_bytes(request, driver, &bytes).await,
+        Source::File(range) => send_file(request, driver, range).await,
+        Source::Pieces(pieces) => {
+            for piece in pieces {
+                send(request, driver, piece).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A source at hand, through transforms.
+async fn transformed(
     request: &mut Request<'_>,
     driver: &mut Driver,
     source: Source,
@@ -88,12 +107,6 @@ async fn local(
         Source::File(range) => vec![Chunk::File(range)],
         Source::Pieces(pieces) => pieces,
     };
-    if transforms.is_empty() {
-        for chunk in chunks {
-            send(request, driver, chunk).await?;
-        }
-        return Ok(());
-    }
     for chunk in chunks {
         for piece in pieces(chunk) {
             transform(request, driver, &mut transforms, Some(piece)).await?;
@@ -159,7 +172,7 @@ async fn send(request: &mut Request<'_>, driver: &mut Driver, chunk: Chunk) -> R
         Chunk::Bytes(bytes) => send_bytes(request, driver, &bytes).await,
         Chunk::File(range) => send_file(request, driver, range).await,
         Chunk::Flush => driver.flush(send_deadline(request)).await.map_err(Broken::Client),
-        Chunk::Include(target) => include(request, driver, target).await,
+        Chunk::Include(target) => Box::pin(include(request, driver, target)).await,
     }
 }
 
@@ -169,7 +182,7 @@ async fn include(
     driver: &mut Driver,
     target: crate::Target,
 ) -> Result<(), Broken> {
-    let body = Box::pin(crate::effects::included(request, target)).await;
+    let body = crate::effects::included(request, target).await;
     send_bytes(request, driver, &body).await
 }
 
@@ -178,8 +191,18 @@ pub fn send_deadline(request: &Request<'_>) -> Deadline {
     Deadline::between(Duration::from_millis(request.plan.core.send_timeout.0))
 }
 
+/// Sends a small piece without waiting; false where it is too large for that, or where there is a rate to keep.
+pub fn send_at_once(request: &mut Request<'_>, driver: &mut Driver, bytes: &[u8]) -> bool {
+    let joined = if rate(request).is_none() { driver.join(bytes) } else { None };
+    request.sent_bytes += joined.unwrap_or(0);
+    joined.is_some()
+}
+
 /// Sends bytes, as fast as `limit_rate` allows.
 pub async fn send_bytes(request: &mut Request<'_>, driver: &mut Driver, bytes: &[u8]) -> Result<(), Broken> {
+    if send_at_once(request, driver, bytes) {
+        return Ok(());
+    }
     let deadline = send_deadline(request);
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -211,8 +234,7 @@ async fn send_file(
 }
 
 /// A head that is more than `limit_rate` allows at once goes out in pieces.
-async fn slow_head(request: &mut Request<'_>, driver: &mut Driver) -> Result<(), Broken> {
-    let Some(limit) = rate(request) else { return Ok(()) };
+async fn slow_head(request: &mut Request<'_>, driver: &mut Driver, limit: Limit) -> Result<(), Broken> {
     if request.sent_bytes <= limit.allowed(request, 0) {
         return Ok(());
     }
@@ -232,7 +254,7 @@ async fn allowance(request: &mut Request<'_>, driver: &mut Driver) -> Result<u64
     let sent_bytes = request.sent_bytes;
     if limit.allowed(request, sent_bytes) == 0 {
         driver.flush(send_deadline(request)).await.map_err(Broken::Client)?;
-        limit.wait(request, driver, sent_bytes).await?;
+        Box::pin(limit.wait(request, driver, sent_bytes)).await?;
     }
     Ok(limit.allowed(request, sent_bytes))
 }

@@ -2,7 +2,7 @@
 
 mod parts;
 
-pub use parts::Parts;
+pub use parts::{Parts, SpareParts};
 
 use crate::connection::Facts;
 use crate::core::values::KeepaliveDisable;
@@ -94,8 +94,8 @@ pub struct Request<'s> {
     pub limit_rate: Option<u64>,
     /// Is it a subrequest?
     pub subrequest: bool,
-    /// What came of the last subrequest.
-    pub subresponse: Subresponse,
+    /// What came of the last subrequest, once there was one.
+    pub subresponse: Option<Box<Subresponse>>,
     /// Did everything go out?
     pub completed: bool,
     /// Did the client take too long? Decides whether the connection ends with a reset.
@@ -318,14 +318,14 @@ impl<'s> Request<'s> {
 
     fn exchange_subresponse(&mut self) {
         use std::mem::swap;
-        let mut inner = std::mem::take(&mut self.subresponse);
+        let mut inner = self.subresponse.take().unwrap_or_default();
         swap(&mut self.response, &mut inner.response);
         swap(&mut self.attempts, &mut inner.attempts);
         swap(&mut self.upstream_fields, &mut inner.upstream_fields);
         swap(&mut self.upstream_trailers, &mut inner.upstream_trailers);
         swap(&mut self.uri, &mut inner.uri);
         swap(&mut self.args, &mut inner.args);
-        self.subresponse = inner;
+        self.subresponse = Some(inner);
     }
 
     /// The client's address: the real one when a trusted proxy told it.

@@ -89,6 +89,8 @@ pub struct Thread {
     this: Weak<Thread>,
     /// Buffers and heads that calls to upstreams borrow.
     pub spare: crate::upstream::Spare,
+    /// Buffers that requests borrow.
+    pub parts: crate::request::SpareParts,
     snapshot: RefCell<Arc<Snapshot>>,
     connections: Cell<usize>,
     stopping: Cell<bool>,
@@ -122,6 +124,7 @@ impl Thread {
             process,
             pools: Pools::default(),
             spare: crate::upstream::Spare::default(),
+            parts: crate::request::SpareParts::default(),
             this: this.clone(),
             snapshot: RefCell::new(snapshot),
             connections: Cell::new(0),
@@ -145,6 +148,11 @@ impl Thread {
     /// The configuration in force.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.borrow().clone()
+    }
+
+    /// Is this the configuration in force?
+    pub fn serves(&self, snapshot: &Snapshot) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.snapshot.borrow()), snapshot)
     }
 
     /// Puts a configuration in force; requests under way end with theirs.
@@ -241,17 +249,15 @@ impl Thread {
     }
 
     /// Counts a connection as waiting for a request until the guard drops.
-    pub fn count_idle(&self) -> impl Drop + use<> {
-        let process = self.process.clone();
-        process.statistics.waiting.fetch_add(1, Ordering::Relaxed);
-        Counted(Some(move || _ = process.statistics.waiting.fetch_sub(1, Ordering::Relaxed)))
+    pub fn count_idle(&self) -> impl Drop {
+        self.statistics.waiting.fetch_add(1, Ordering::Relaxed);
+        Counted(Some(|| _ = self.statistics.waiting.fetch_sub(1, Ordering::Relaxed)))
     }
 
     /// Counts a connection as reading a head until the guard drops.
-    pub fn count_reading(&self) -> impl Drop + use<> {
-        let process = self.process.clone();
-        process.statistics.reading.fetch_add(1, Ordering::Relaxed);
-        Counted(Some(move || _ = process.statistics.reading.fetch_sub(1, Ordering::Relaxed)))
+    pub fn count_reading(&self) -> impl Drop {
+        self.statistics.reading.fetch_add(1, Ordering::Relaxed);
+        Counted(Some(|| _ = self.statistics.reading.fetch_sub(1, Ordering::Relaxed)))
     }
 
     /// Counts a request.

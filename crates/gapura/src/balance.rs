@@ -34,7 +34,7 @@ pub struct HandedOver {
     /// The connection.
     pub accepted: Accepted,
     /// Where the socket listens that took it.
-    pub listen: Address,
+    pub listen: Arc<Address>,
     /// Its place in the count of that thread.
     pub load: Load,
 }

@@ -294,10 +294,11 @@ fn follow(
 }
 
 async fn accept(serving: Rc<engine::thread::Thread>, mine: Mine, mut acceptor: Acceptor) {
+    let listen = Arc::new(acceptor.address().clone());
     loop {
         match acceptor.accept().await {
             Ok(accepted) => {
-                let listen = acceptor.address().clone();
+                let listen = listen.clone();
                 let handed_over = HandedOver { accepted, listen, load: mine.balance.place(mine.number) };
                 if let Some(kept) = mine.balance.hand_over(mine.number, handed_over) {
                     serve(&serving, kept);

@@ -51,18 +51,21 @@ struct Field {
 pub struct Fields {
     text: Vec<u8>,
     list: Vec<Field>,
+    /// The first letters of all names, a bit each: most lookups are for names that are not there, and end here.
+    initials: u32,
 }
 
 impl Fields {
     /// An empty list; allocates nothing.
     pub const fn new() -> Fields {
-        Fields { text: Vec::new(), list: Vec::new() }
+        Fields { text: Vec::new(), list: Vec::new(), initials: 0 }
     }
 
     /// Forgets every field and keeps the memory.
     pub fn clear(&mut self) {
         self.text.clear();
         self.list.clear();
+        self.initials = 0;
     }
 
     /// How many fields there are; a name that is there twice counts twice.
@@ -87,6 +90,7 @@ impl Fields {
         let middle = self.text.len();
         write(&mut self.text);
         let end = self.text.len();
+        self.initials |= initial(name);
         self.list.push(Field {
             hash: name_hash(name),
             name: Span::new(start, middle),
@@ -106,9 +110,10 @@ impl Fields {
 
     /// The values of every field called `name`, in order.
     pub fn all<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-        let hash = name_hash(name);
-        self.list
-            .iter()
+        let may_be_there = self.initials & initial(name) != 0;
+        let hash = if may_be_there { name_hash(name) } else { 0 };
+        let list = if may_be_there { self.list.as_slice() } else { &[] };
+        list.iter()
             .filter(move |field| field.hash == hash && self.is_called(field, name))
             .map(|field| field.value.of(&self.text))
     }
@@ -141,6 +146,9 @@ impl Fields {
     /// Removes every field called `name`; says whether there was one. Its bytes stay in the buffer until
     /// [`Fields::clear`].
     pub fn remove(&mut self, name: &[u8]) -> bool {
+        if self.initials & initial(name) == 0 {
+            return false;
+        }
         let hash = name_hash(name);
         let before = self.list.len();
         let text = &self.text;
@@ -192,7 +200,9 @@ impl Fields {
     /// Adds a field whose bytes are, or are going to be, at these places of [`Fields::text`]: how a head parser
     /// fills the list before it copies the head.
     pub(crate) fn push_spans(&mut self, source: &[u8], name: Span, value: Span) {
-        self.list.push(Field { hash: name_hash(name.of(source)), name, value });
+        let text = name.of(source);
+        self.initials |= initial(text);
+        self.list.push(Field { hash: name_hash(text), name, value });
     }
 
     /// Replaces the text by `bytes`, into which the spans pushed so far point.
@@ -231,6 +241,11 @@ impl Fields {
     pub(crate) fn spans_at(&self, index: usize) -> Option<(Span, Span)> {
         self.list.get(index).map(|field| (field.name, field.value))
     }
+}
+
+/// The bit of a name's first letter, the same for both cases.
+fn initial(name: &[u8]) -> u32 {
+    1 << (name.first().copied().unwrap_or_default() & 31)
 }
 
 impl std::fmt::Debug for Fields {

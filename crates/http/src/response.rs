@@ -105,20 +105,20 @@ pub struct ResponseHead {
 
 /// Fields of which only the first counts; the rest is dropped with a warning.
 const SINGLE: [&[u8]; 14] = [
-    b"status",
-    b"content-type",
-    b"date",
-    b"last-modified",
     b"etag",
+    b"date",
+    b"status",
     b"server",
-    b"location",
     b"refresh",
     b"expires",
+    b"location",
+    b"content-type",
+    b"last-modified",
     b"x-accel-expires",
-    b"x-accel-redirect",
-    b"x-accel-limit-rate",
-    b"x-accel-buffering",
     b"x-accel-charset",
+    b"x-accel-redirect",
+    b"x-accel-buffering",
+    b"x-accel-limit-rate",
 ];
 
 /// How many warnings a head can raise; more duplicates are dropped in silence.
@@ -204,6 +204,9 @@ impl ResponseHead {
         if !options.status_line {
             self.state = State::Fields;
         }
+        if self.state == State::Begin {
+            self.usual_status_line(input);
+        }
         while self.state != State::Fields {
             let Some(&byte) = input.get(self.position) else { return Ok(false) };
             if self.state == State::Reason {
@@ -245,6 +248,22 @@ impl ResponseHead {
     }
 
     /// Takes one byte of the status line.
+    /// Steps over the beginning of a status line of HTTP/1.0 or 1.1 in the usual form, up to the code.
+    fn usual_status_line(&mut self, input: &[u8]) {
+        let Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ (b'0' | b'1'), b' ', code @ ..]) =
+            input.first_chunk::<12>()
+        else {
+            return;
+        };
+        if code.iter().all(u8::is_ascii_digit) {
+            (self.major, self.minor) = (1, u16::from(minor - b'0'));
+            self.status = Status(code.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0')));
+            self.status_text.start = 9;
+            self.position = 12;
+            self.state = State::AfterCode;
+        }
+    }
+
     fn status_line_byte(&mut self, byte: u8) -> Result<(), Fault> {
         let digit = u16::from(byte.wrapping_sub(b'0'));
         self.state = match (self.state, byte) {
@@ -306,7 +325,10 @@ impl ResponseHead {
             self.fields.push_spans(input, name_span, value_span);
             return Ok(());
         }
-        if name.eq_ignore_ascii_case(b"content-length") {
+        let usual = !matches!(name.first(), Some(b'c' | b'C' | b't' | b'T'));
+        if usual && self.earlier(input, name).is_none() {
+            // Neither about the connection nor about the body, and not there before.
+        } else if name.eq_ignore_ascii_case(b"content-length") {
             if let Some(previous) = self.length_place {
                 return Err(self.duplicate(input, previous).into());
             }
@@ -350,7 +372,8 @@ impl ResponseHead {
 
     /// The place of an earlier field of this name, if the name may come once only.
     fn earlier(&self, input: &[u8], name: &[u8]) -> Option<usize> {
-        if !SINGLE.iter().any(|single| name.eq_ignore_ascii_case(single)) {
+        // The length tells almost every name apart before a comparison is made.
+        if !SINGLE.iter().any(|single| name.len() == single.len() && name.eq_ignore_ascii_case(single)) {
             return None;
         }
         (0..self.fields.len()).find(|&index| {

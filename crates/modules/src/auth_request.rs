@@ -109,7 +109,7 @@ impl Step for AuthRequest {
             }
             number => {
                 // What nginx's log still says it is doing after the answer of an upstream.
-                if !request.subresponse.attempts.is_empty() {
+                if request.subresponse.as_ref().is_some_and(|inner| !inner.attempts.is_empty()) {
                     request.action = "sending to client";
                 }
                 request.log_error(Level::Error, format_args!("auth request unexpected status: {number}"));
@@ -123,7 +123,7 @@ impl Step for AuthRequest {
 /// What the answer demands of the client, it is told.
 fn pass_demand(request: &mut Request) {
     let name = BStr::new("WWW-Authenticate");
-    let inner = &request.subresponse;
+    let Some(inner) = &request.subresponse else { return };
     let fields =
         if inner.response.fields.contains(name) { &inner.response.fields } else { &inner.upstream_fields };
     for value in fields.all(name) {

@@ -51,7 +51,21 @@ impl Address {
     pub fn write_host(&self, out: &mut Vec<u8>) {
         use std::io::Write;
         match self {
-            Address::Inet(address) => {
+            Address::Inet(SocketAddr::V4(address)) => {
+                for (index, octet) in address.ip().octets().into_iter().enumerate() {
+                    if index > 0 {
+                        out.push(b'.');
+                    }
+                    if octet >= 100 {
+                        out.push(b'0' + octet / 100);
+                    }
+                    if octet >= 10 {
+                        out.push(b'0' + octet / 10 % 10);
+                    }
+                    out.push(b'0' + octet % 10);
+                }
+            }
+            Address::Inet(SocketAddr::V6(address)) => {
                 // Writing into a Vec cannot fail.
                 let _ = write!(out, "{}", address.ip());
             }

@@ -24,6 +24,9 @@ impl Deadline {
     /// No limit.
     pub const NONE: Deadline = Deadline { at_ms: u64::MAX, renew_ms: None };
 
+    /// A moment that has passed already.
+    pub const PASSED: Deadline = Deadline { at_ms: 0, renew_ms: None };
+
     /// A fixed moment, that far from now.
     pub fn after(duration: Duration) -> Deadline {
         Deadline { at_ms: clock::now_ms().saturating_add(millis(duration)), renew_ms: None }

@@ -267,57 +267,6 @@ fn a_peer_that_does_not_answer_runs_into_the_limit() {
     });
 }
 
-/// The system calls this thread has made to read and to write.
-fn calls() -> (u64, u64) {
-    let text = std::fs::read_to_string("/proc/thread-self/io").expect("the kernel counts calls");
-    let number = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("it is in the list");
-        line.trim().parse().expect("it is a number")
-    };
-    (number("syscr:"), number("syscw:"))
-}
-
-#[test]
-fn a_kept_connection_costs_one_read_and_one_write_an_exchange() {
-    const EXCHANGES: u64 = 100;
-    let (fd, address) = listener();
-    let server = net::thread::spawn("server", move || async move {
-        let mut acceptor = Acceptor::new(fd).expect("it is watched");
-        let accepted = acceptor.accept().await.expect("one comes");
-        let mut stream = accepted.into_stream().expect("it is watched");
-        let mut buffer = Vec::new();
-        let mut before = (0, 0);
-        for exchange in 0..=EXCHANGES {
-            if exchange == 1 {
-                // The first exchange may cost more.
-                before = calls();
-            }
-            buffer.clear();
-            assert_eq!(
-                stream.read_into(&mut buffer, 4096, Deadline::after(Duration::from_secs(10))).await,
-                Ok(7)
-            );
-            let mut response = [IoSlice::new(b"head"), IoSlice::new(b"body")];
-            stream
-                .write_all(&mut response, Deadline::between(Duration::from_secs(60)))
-                .await
-                .expect("it goes");
-        }
-        let after = calls();
-        (after.0 - before.0, after.1 - before.1)
-    })
-    .expect("threads can be started");
-    let mut client = std::net::TcpStream::connect(address.inet().expect("IPv4")).expect("it listens");
-    for _ in 0..=EXCHANGES {
-        client.write_all(b"request").expect("it is written");
-        client.read_exact(&mut [0; 8]).expect("it is answered");
-    }
-    let (reads, writes) = server.join().expect("it does not panic");
-    // Reading the counters takes a few calls, and arming the first timer one.
-    let few = EXCHANGES..EXCHANGES + 10;
-    assert!(few.contains(&reads) && few.contains(&writes), "{reads} {writes}");
-}
-
 #[test]
 fn unix_sockets_carry_streams_too() {
     let path = std::env::temp_dir().join(format!("gapura-net-unix-{}", std::process::id()));

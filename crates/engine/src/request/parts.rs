@@ -1,17 +1,17 @@
 //! How a request begins and what is left of it for the next one on its connection.
 
-use super::{Body, Captures, REDIRECTS_MAX, Request, Response, Subresponse};
+use super::{Body, Captures, REDIRECTS_MAX, Request, Response};
 use crate::connection::Facts;
 use crate::plan::{Site, Snapshot};
 use crate::thread::Thread;
 use crate::upstream::Attempted;
 use http::{Fields, RequestHead};
+use std::cell::RefCell;
 
-/// What a connection keeps from one request for the next, so that buffers are made once.
+/// The buffers of a request that has ended, for the next one.
 #[derive(Default)]
 pub struct Parts {
-    /// The head, being read before there is a request.
-    pub head: RequestHead,
+    head: RequestHead,
     uri: Vec<u8>,
     args: Vec<u8>,
     captures: Captures,
@@ -24,45 +24,60 @@ pub struct Parts {
     upstream_uri: Vec<u8>,
 }
 
-impl Parts {
-    /// The same buffers without what the last request left in them.
-    fn cleared(mut self) -> Parts {
-        self.uri.clear();
-        self.args.clear();
-        self.stored.clear();
-        self.memory.clear();
-        self.response.clear();
-        self.attempts.clear();
-        self.upstream_fields.clear();
-        self.upstream_trailers.clear();
-        self.upstream_uri.clear();
-        self
-    }
-}
-
+/// The most of them that a thread keeps.
+const PARTS_MAX: usize = 64;
 /// A body buffer larger than this is given back between requests, bytes.
 const KEPT_BODY_BYTES_MAX: usize = 16 * 1024;
 
+/// Buffers that wait for a request, lent by their thread.
+#[derive(Default)]
+pub struct SpareParts(RefCell<Vec<Parts>>);
+
+impl SpareParts {
+    /// Some buffers, often with room.
+    pub fn take(&self) -> Parts {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes the buffers of a request back.
+    pub fn keep(&self, mut request: Request<'_>) {
+        request.renew();
+        let mut spare = self.0.borrow_mut();
+        if spare.len() < PARTS_MAX {
+            spare.push(Parts {
+                head: request.head,
+                uri: request.uri,
+                args: request.args,
+                captures: request.captures,
+                stored: request.stored,
+                memory: request.body.memory,
+                response: request.response,
+                attempts: request.attempts,
+                upstream_fields: request.upstream_fields,
+                upstream_trailers: request.upstream_trailers,
+                upstream_uri: request.upstream_uri,
+            });
+        }
+    }
+}
+
 impl<'s> Request<'s> {
-    /// A request whose head was read, before anything was decided.
+    /// A request of which nothing is known yet; its head is to be read, then [`Request::begin`] is called.
     pub fn new(
         thread: &'s Thread,
         snapshot: &'s Snapshot,
         connection: &'s Facts,
         site: &'s Site,
-        head: RequestHead,
         parts: Parts,
     ) -> Request<'s> {
-        let length = announced_length(&head);
-        let parts = parts.cleared();
         Request {
             snapshot,
             thread,
             connection,
             site,
             plan: snapshot.plan(site.plan),
-            method: head.method,
-            head,
+            method: parts.head.method,
+            head: parts.head,
             uri: parts.uri,
             args: parts.args,
             uri_as_sent: true,
@@ -78,7 +93,7 @@ impl<'s> Request<'s> {
             nested: 0,
             user: None,
             real_address: None,
-            body: Body { length, memory: parts.memory, ..Body::default() },
+            body: Body { memory: parts.memory, ..Body::default() },
             response: parts.response,
             attempts: parts.attempts,
             upstream_fields: parts.upstream_fields,
@@ -90,7 +105,7 @@ impl<'s> Request<'s> {
             keep_alive: false,
             limit_rate: None,
             subrequest: false,
-            subresponse: Subresponse::default(),
+            subresponse: None,
             completed: false,
             timed_out: false,
             client_gone: false,
@@ -104,37 +119,91 @@ impl<'s> Request<'s> {
         }
     }
 
-    /// Gives the buffers back.
-    pub fn into_parts(self) -> Parts {
-        let mut memory = self.body.memory;
-        if memory.capacity() > KEPT_BODY_BYTES_MAX {
-            memory = Vec::new();
+    /// The head was read: the request belongs to this server until a location is found.
+    pub fn begin(&mut self, site: &'s Site) {
+        self.site = site;
+        self.plan = self.snapshot.plan(site.plan);
+        self.method = self.head.method;
+        self.body.length = announced_length(&self.head);
+    }
+
+    /// Makes it as new for the next request on its connection; buffers stay. Every field is named here, so that
+    /// none can be forgotten.
+    pub fn renew(&mut self) {
+        let Request {
+            snapshot: _,
+            thread: _,
+            connection: _,
+            site: _,
+            plan: _,
+            head,
+            method: _,
+            uri,
+            args,
+            uri_as_sent,
+            prefix_valid,
+            uri_below_alias,
+            uri_changed,
+            redirects_left,
+            internal,
+            error_status,
+            status_override,
+            captures: _,
+            stored,
+            nested,
+            user,
+            real_address,
+            body,
+            response,
+            passed_to,
+            attempts,
+            upstream_fields,
+            upstream_trailers,
+            started_ms,
+            received_bytes,
+            sent_bytes,
+            sent_head_bytes,
+            keep_alive,
+            limit_rate,
+            subrequest,
+            subresponse,
+            completed,
+            timed_out,
+            linger,
+            client_gone,
+            id,
+            notes,
+            lasting,
+            action,
+            upstream_uri,
+        } = self;
+        head.clear();
+        for buffer in [uri, args, upstream_uri] {
+            buffer.clear();
         }
-        Parts {
-            head: self.head,
-            uri: self.uri,
-            args: self.args,
-            captures: self.captures,
-            stored: self.stored,
-            memory,
-            response: self.response,
-            attempts: self.attempts,
-            upstream_fields: self.upstream_fields,
-            upstream_trailers: self.upstream_trailers,
-            upstream_uri: self.upstream_uri,
-        }
+        (*uri_as_sent, *prefix_valid, *uri_below_alias, *uri_changed) = (true, true, false, false);
+        (*redirects_left, *internal, *error_status, *status_override) =
+            (REDIRECTS_MAX + 1, false, None, None);
+        stored.clear();
+        (*nested, *user, *real_address, *passed_to) = (0, None, None, None);
+        body.renew();
+        response.clear();
+        attempts.clear();
+        upstream_fields.clear();
+        upstream_trailers.clear();
+        (*received_bytes, *sent_bytes, *sent_head_bytes) = (0, 0, 0);
+        *started_ms = 0;
+        (*keep_alive, *limit_rate, *subrequest, *subresponse) = (false, None, false, None);
+        (*completed, *timed_out, *linger, *client_gone, *id) = (false, false, false, false, None);
+        notes.clear();
+        lasting.clear();
+        *action = "";
     }
 
     /// A request for another URI of the same server, on behalf of this one.
     pub fn subrequest_for(&self, uri: Vec<u8>, args: Vec<u8>) -> Request<'s> {
-        let mut inner = Request::new(
-            self.thread,
-            self.snapshot,
-            self.connection,
-            self.site,
-            self.head.clone(),
-            Parts::default(),
-        );
+        let parts = Parts::with_head(self.head.clone());
+        let mut inner = Request::new(self.thread, self.snapshot, self.connection, self.site, parts);
         inner.uri = uri;
         inner.args = args;
         inner.uri_as_sent = false;
@@ -146,6 +215,24 @@ impl<'s> Request<'s> {
         inner.started_ms = self.started_ms;
         inner.redirects_left = self.redirects_left.saturating_sub(1);
         inner
+    }
+}
+
+impl Parts {
+    /// Buffers for a request whose head is known.
+    pub fn with_head(head: RequestHead) -> Parts {
+        Parts { head, ..Parts::default() }
+    }
+}
+
+impl Body {
+    fn renew(&mut self) {
+        let mut memory = std::mem::take(&mut self.memory);
+        memory.clear();
+        if memory.capacity() > KEPT_BODY_BYTES_MAX {
+            memory = Vec::new();
+        }
+        *self = Body { memory, ..Body::default() };
     }
 }
 

@@ -1,12 +1,11 @@
 //! One call, peer after peer until one answers.
 
-use super::body::Keeper;
 use super::converse::converse;
 use super::incoming::Incoming;
 use super::keepalive::{Connection, Owner};
 use super::patience::Patience;
 use super::settings::{NextUpstream, local_address};
-use super::{Attempted, Call, Peers, Upstream, UpstreamBody, reply};
+use super::{Attempted, Call, Destination, Peers, Upstream, UpstreamBody, reply};
 use crate::driver::{BodyError, Driver};
 use crate::flow::Flow;
 use crate::race::{First, race};
@@ -24,14 +23,61 @@ use std::time::Duration;
 
 /// Passes a request on and says how it goes on: with the upstream's answer or with an error.
 pub async fn call(request: &mut Request<'_>, driver: &mut Driver, call: Box<Call>) -> Flow {
-    let streaming = match prepare_body(request, driver, &call).await {
-        Ok(streaming) => streaming,
-        Err(error) => return Flow::Deny(error.status()),
+    let begun = match begin_at_once(request, driver, &call) {
+        Some(begun) => begun,
+        // In boxes: what is rare does not make every request larger.
+        None => match Box::pin(begin_slowly(request, driver, &call)).await {
+            Ok(begun) => begun,
+            Err(status) => return Flow::Deny(status),
+        },
     };
-    let flow = ask_peers(request, driver, &call, streaming).await;
-    request.thread.spare.keep_buffer(call.target);
+    let mut asking = Asking::new(call, begun);
+    let mut attempt = asking.attempt(request);
+    let mut first = true;
+    loop {
+        let Some(peer) = attempt.choose(net::clock::now_ms(), &mut net::random::next_u32) else {
+            no_live_upstreams(request, &asking, first);
+            return fail(request, asking, Status::BAD_GATEWAY);
+        };
+        asking.peer = peer;
+        let failure = match exchange(request, driver, &asking, &attempt, first).await {
+            Ok(answer) => return answered(request, asking, attempt, answer),
+            Err(failure) => failure,
+        };
+        if let Some(status) = give_up(request, &asking, &mut attempt, failure) {
+            return fail(request, asking, status);
+        }
+        first = false;
+    }
+}
+
+/// No peer has answered.
+fn fail(request: &mut Request<'_>, asking: Asking, status: Status) -> Flow {
+    request.thread.spare.keep_buffer(asking.call.target);
     request.action = "";
-    flow
+    Flow::Deny(status)
+}
+
+/// What must be known before a peer is chosen: the group, and whether the body goes on as it comes from the client.
+type Begun = (Arc<Upstream>, bool);
+
+/// Begins a call where nothing has to be waited for: no body to read, no name to look up.
+fn begin_at_once(request: &mut Request<'_>, driver: &Driver, call: &Call) -> Option<Begun> {
+    let read = request.body.read || !call.settings.pass_request_body.0 || body::is_over(request, driver);
+    if !read {
+        return None;
+    }
+    Some((super::names::known_upstream(request, call)?, false))
+}
+
+async fn begin_slowly(request: &mut Request<'_>, driver: &mut Driver, call: &Call) -> Result<Begun, Status> {
+    let streaming = prepare_body(request, driver, call).await.map_err(BodyError::status)?;
+    let upstream = match (super::names::known_upstream(request, call), &call.destination) {
+        (None, Destination::Host { host, port }) => super::names::make_upstream(request, host, *port).await?,
+        (Some(upstream), _) => upstream,
+        (None, Destination::Group(upstream)) => upstream.clone(),
+    };
+    Ok((upstream, streaming))
 }
 
 /// Reads the request's body, unless it is to go on as it comes: true then. A body that has come whole with the head
@@ -57,17 +103,51 @@ async fn prepare_body(
     Ok(!request.body.read)
 }
 
-/// What every attempt of a call shares.
-pub(super) struct Asking<'a> {
-    pub(super) call: &'a Call,
-    upstream: Arc<Upstream>,
+/// One call on its way: what is asked, and of whom.
+pub(super) struct Asking {
+    pub(super) call: Box<Call>,
+    pub(super) upstream: Arc<Upstream>,
     peers: Arc<Peers>,
+    /// The peer that is asked now, once one was chosen.
+    peer: PeerIndex,
+    /// When the call began, monotonic milliseconds.
     started_ms: u64,
     /// The body goes on as it comes from the client.
     pub(super) streaming: bool,
 }
 
-impl Asking<'_> {
+impl Asking {
+    fn new(call: Box<Call>, (upstream, streaming): Begun) -> Asking {
+        let peers = upstream.peers();
+        let started_ms = net::clock::now_ms();
+        Asking { call, upstream, peers, peer: PeerIndex(0), started_ms, streaming }
+    }
+
+    /// The way through the group. A peer is chosen by the text of `hash`, or by the client's address for `ip_hash`.
+    fn attempt(&self, request: &mut Request<'_>) -> Attempt {
+        let group = &self.peers.group;
+        let mut attempt = match &self.upstream.hash_key {
+            Some(template) => group.begin(Key::Text(&request.render(template))),
+            None => group.begin(Key::Client(request.client_address().ip())),
+        };
+        let limit = self.call.settings.next_upstream_tries.0;
+        if limit > 0 {
+            attempt.limit_tries(u32::try_from(limit).unwrap_or(u32::MAX));
+        }
+        attempt
+    }
+
+    /// Where the peer is; none only where the group has no such peer.
+    pub(super) fn address(&self) -> Option<&Address> {
+        self.peers.addresses.get(self.peer.index())
+    }
+
+    /// Whose kept connections may be used.
+    pub(super) fn owner(&self, request: &Request<'_>) -> Owner {
+        let location = self.upstream.keepalive.local.then_some(&request.plan.name[..]);
+        Owner::of(&self.upstream.name, location)
+    }
+
     /// May another peer be asked after this, given what is left of tries and time? `reason` are the bits of
     /// `next_upstream` that must all be allowed.
     fn may_go_on(&self, request: &Request<'_>, mut reason: u32, request_sent: bool, tries_left: u32) -> bool {
@@ -84,49 +164,7 @@ impl Asking<'_> {
     }
 }
 
-async fn ask_peers(request: &mut Request<'_>, driver: &mut Driver, call: &Call, streaming: bool) -> Flow {
-    let upstream = match super::names::upstream_of(request, call).await {
-        Ok(upstream) => upstream,
-        Err(status) => return Flow::Deny(status),
-    };
-    let peers = upstream.peers();
-    let mut attempt = begin(request, &upstream, &peers);
-    let limit = call.settings.next_upstream_tries.0;
-    if limit > 0 {
-        attempt.limit_tries(u32::try_from(limit).unwrap_or(u32::MAX));
-    }
-    let asking = Asking { call, upstream, peers, started_ms: net::clock::now_ms(), streaming };
-    let mut first = true;
-    loop {
-        let Some(peer) = attempt.choose(net::clock::now_ms(), &mut net::random::next_u32) else {
-            return no_live_upstreams(request, &asking, first);
-        };
-        let asked = ask(request, driver, &asking, attempt, peer, first).await;
-        match asked {
-            Ok(flow) => return flow,
-            Err((back, failure)) => {
-                attempt = back;
-                if let Some(flow) = give_up(request, &asking, &mut attempt, failure) {
-                    return flow;
-                }
-            }
-        }
-        first = false;
-    }
-}
-
-/// What the peer is chosen by: the text of `hash`, or the client's address for `ip_hash`.
-fn begin(request: &mut Request<'_>, upstream: &Upstream, peers: &Peers) -> Attempt {
-    match &upstream.hash_key {
-        Some(template) => {
-            let text = request.render(template);
-            peers.group.begin(Key::Text(&text))
-        }
-        None => peers.group.begin(Key::Client(request.client_address().ip())),
-    }
-}
-
-fn no_live_upstreams(request: &mut Request<'_>, asking: &Asking<'_>, first: bool) -> Flow {
+fn no_live_upstreams(request: &mut Request<'_>, asking: &Asking, first: bool) {
     request.attempts.push(Attempted {
         address: Some(Arc::from(&asking.upstream.name[..])),
         status: Status::BAD_GATEWAY.0,
@@ -137,7 +175,6 @@ fn no_live_upstreams(request: &mut Request<'_>, asking: &Asking<'_>, first: bool
     name_upstream(request, &asking.upstream.name, &asking.call.target);
     request.action = "connecting to upstream";
     request.log_error(Level::Error, format_args!("no live upstreams"));
-    Flow::Deny(Status::BAD_GATEWAY)
 }
 
 /// Why one peer did not answer.
@@ -170,13 +207,13 @@ impl Failure {
     }
 }
 
-/// Settles a failed attempt; none: the next peer is asked.
+/// Settles a failed attempt; the status to end with, or none: the next peer is asked.
 fn give_up(
     request: &mut Request<'_>,
-    asking: &Asking<'_>,
+    asking: &Asking,
     attempt: &mut Attempt,
     failure: Failure,
-) -> Option<Flow> {
+) -> Option<Status> {
     let now_ms = net::clock::now_ms();
     let elapsed_ms = now_ms.saturating_sub(asking.started_ms);
     note(request, |attempted| {
@@ -197,7 +234,7 @@ fn give_up(
     if asking.may_go_on(request, failure.reason, failure.request_sent, attempt.tries_left()) {
         return None;
     }
-    Some(Flow::Deny(failure.status))
+    Some(failure.status)
 }
 
 /// What messages name as the upstream.
@@ -216,55 +253,54 @@ pub(super) fn is_repeatable(method: Method) -> bool {
     !matches!(method, Method::Post | Method::Lock | Method::Patch)
 }
 
-/// Asks one peer.
-async fn ask(
-    request: &mut Request<'_>,
-    driver: &mut Driver,
-    asking: &Asking<'_>,
-    mut attempt: Attempt,
-    peer: PeerIndex,
-    first: bool,
-) -> Result<Flow, (Attempt, Failure)> {
-    let call = asking.call;
-    let Some(address) = asking.peers.addresses.get(peer.index()).cloned() else {
-        return Err((
-            attempt,
-            Failure::of(NextUpstream::ERROR, Status::BAD_GATEWAY, Outcome::NotCounted, false),
-        ));
-    };
-    name_upstream(request, &asking.peers.names[peer.index()], &call.target);
-    let asked_ms = net::clock::now_ms();
-    let name = asking.peers.names[peer.index()].clone();
-    request.attempts.push(Attempted { address: Some(name), new_call: first, ..Attempted::default() });
-    match exchange(request, driver, asking, &attempt, address, asked_ms).await {
-        Ok((head, mut body)) => {
-            let now_ms = net::clock::now_ms();
-            attempt.header(now_ms.saturating_sub(asked_ms), now_ms);
-            body.attempt = Some(attempt);
-            Ok(reply::settle(request, call, head, body))
-        }
-        Err(failure) => Err((attempt, failure)),
-    }
+/// An answer whose head is here.
+struct Answer {
+    head: Box<ResponseHead>,
+    connection: Box<Connection>,
+    /// What was read beyond the head.
+    beyond: Vec<u8>,
+    framing: ResponseFraming,
+    /// May the connection serve another request?
+    keep: bool,
+    /// When the peer was asked, monotonic milliseconds.
+    asked_ms: u64,
 }
 
-/// Connects, sends, and reads the head of the answer.
+/// Takes the answer over.
+fn answered(request: &mut Request<'_>, asking: Asking, mut attempt: Attempt, answer: Answer) -> Flow {
+    let now_ms = net::clock::now_ms();
+    attempt.header(now_ms.saturating_sub(answer.asked_ms), now_ms);
+    let incoming = Incoming::new(answer.connection, answer.framing, answer.keep);
+    let owner = asking.owner(request);
+    let body = UpstreamBody::new(incoming, answer.beyond, asking, owner, attempt, answer.asked_ms);
+    let flow = reply::settle(request, answer.head, body);
+    request.action = "";
+    flow
+}
+
+/// Asks one peer: connects, sends, and reads the head of the answer.
 async fn exchange(
     request: &mut Request<'_>,
     driver: &mut Driver,
-    asking: &Asking<'_>,
+    asking: &Asking,
     attempt: &Attempt,
-    address: Address,
-    asked_ms: u64,
-) -> Result<(ResponseHead, UpstreamBody), Failure> {
-    let call = asking.call;
+    first: bool,
+) -> Result<Answer, Failure> {
+    let asked_ms = net::clock::now_ms();
+    let Some(address) = asking.address() else {
+        return Err(Failure::of(NextUpstream::ERROR, Status::BAD_GATEWAY, Outcome::NotCounted, false));
+    };
+    let name = &asking.peers.names[asking.peer.index()];
+    name_upstream(request, name, &asking.call.target);
+    request.attempts.push(Attempted { address: Some(name.clone()), new_call: first, ..Attempted::default() });
     request.action = "connecting to upstream";
-    let owner = owner(request, &asking.upstream);
-    let pooled = request.thread.pools.take(&owner, &address, &asking.upstream.keepalive);
+    let owner = asking.owner(request);
+    let pooled = request.thread.pools.take(&owner, address, &asking.upstream.keepalive);
     let reused = pooled.is_some();
     let mut patience = Patience::of(request, asking, attempt);
     let mut connection = match pooled {
         Some(connection) => connection,
-        None => connect(request, driver, call, &address, &patience).await?,
+        None => Box::pin(connect(request, driver, &asking.call, address, &patience)).await?,
     };
     note(request, |attempted| attempted.connect_ms = Some(net::clock::now_ms().saturating_sub(asked_ms)));
     connection.requests += 1;
@@ -289,10 +325,7 @@ async fn exchange(
         Status::SWITCHING_PROTOCOLS => ResponseFraming::UntilClose,
         _ => head.framing(request.method),
     };
-    let incoming = Incoming::new(connection, framing, keep);
-    let keeper = Keeper { owner, address, settings: asking.upstream.keepalive.clone() };
-    let body = UpstreamBody::new(incoming, answered.beyond, keeper, call, asked_ms);
-    Ok((head, body))
+    Ok(Answer { head, connection, beyond: answered.beyond, framing, keep, asked_ms })
 }
 
 fn note(request: &mut Request<'_>, change: impl FnOnce(&mut Attempted)) {
@@ -301,18 +334,13 @@ fn note(request: &mut Request<'_>, change: impl FnOnce(&mut Attempted)) {
     }
 }
 
-fn owner(request: &Request<'_>, upstream: &Upstream) -> Owner {
-    let location = upstream.keepalive.local.then_some(&request.plan.name[..]);
-    Owner::of(&upstream.name, location)
-}
-
 async fn connect(
     request: &mut Request<'_>,
     driver: &mut Driver,
     call: &Call,
     address: &Address,
     patience: &Patience<'_>,
-) -> Result<Connection, Failure> {
+) -> Result<Box<Connection>, Failure> {
     let mut options: ConnectOptions = call.settings.connect_options();
     if let Some(bind) = &*call.settings.bind
         && let Some(template) = &bind.address
@@ -332,7 +360,7 @@ async fn connect(
         }
     };
     match connected {
-        Ok(stream) => Ok(Connection { stream, requests: 0, made_ms: net::clock::now_ms() }),
+        Ok(stream) => Ok(Box::new(Connection { stream, requests: 0, made_ms: net::clock::now_ms() })),
         Err(error) => {
             request.log_error(Level::Error, format_args!("{error}"));
             let timed_out = error.errno == Errno::TIMEDOUT;

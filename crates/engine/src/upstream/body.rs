@@ -4,9 +4,10 @@
 //! connection are free as soon as the last byte has come, however slow the client is. Otherwise each piece goes on
 //! before the next is read.
 
+use super::attempt::Asking;
 use super::hold::{Hold, HoldEvent};
 use super::incoming::{Cut, Incoming};
-use super::keepalive::{Keepalive, Owner};
+use super::keepalive::Owner;
 use super::{Call, Protocol, Settings};
 use crate::Request;
 use crate::driver::Driver;
@@ -16,7 +17,6 @@ use crate::thread::Thread;
 use balance::{Attempt, Outcome, Timings};
 use bstr::ByteSlice;
 use conf::Level;
-use net::address::Address;
 use net::errno::ErrnoMessage;
 use net::file::FileError;
 use net::file::temporary::TemporaryFolder;
@@ -24,7 +24,6 @@ use net::stream::StreamError;
 use net::timer::{Deadline, Timer};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -33,25 +32,16 @@ const READ_BYTES_MIN: usize = 16 * 1024;
 /// See [`READ_BYTES_MIN`].
 const READ_BYTES_MAX: usize = 256 * 1024;
 
-/// Where the connection goes when the body is over.
-pub struct Keeper {
-    /// Whose pool.
-    pub owner: Owner,
-    /// The peer.
-    pub address: Address,
-    /// The limits.
-    pub settings: Keepalive,
-}
-
 /// The rest of an upstream's answer.
 pub struct UpstreamBody {
     incoming: Incoming,
     hold: Hold,
-    keeper: Keeper,
-    settings: Arc<Settings>,
-    protocol: Arc<dyn Protocol>,
+    /// What was asked, and of whom.
+    asking: Asking,
+    /// In whose pool the connection is kept when the body is over.
+    owner: Owner,
     /// Gives the peer back when the body is over or dropped.
-    pub attempt: Option<Attempt>,
+    attempt: Option<Attempt>,
     /// Take it off the upstream as fast as it comes.
     pub buffering: bool,
     /// What ended the body before its end; told when what came before it has been sent.
@@ -71,21 +61,20 @@ impl UpstreamBody {
     pub(super) fn new(
         mut incoming: Incoming,
         mut first: Vec<u8>,
-        keeper: Keeper,
-        call: &Call,
+        asking: Asking,
+        owner: Owner,
+        attempt: Attempt,
         asked_ms: u64,
-    ) -> UpstreamBody {
-        let settings = call.settings.clone();
+    ) -> Box<UpstreamBody> {
         let cut = incoming.decode(&mut first, 0).err();
         let header_ms = net::clock::now_ms().saturating_sub(asked_ms);
-        UpstreamBody {
+        Box::new(UpstreamBody {
             incoming,
-            hold: Hold::new(first, &settings),
-            keeper,
-            buffering: settings.buffering.0,
-            settings,
-            protocol: call.protocol.clone(),
-            attempt: None,
+            hold: Hold::new(first, &asking.call.settings),
+            buffering: asking.call.settings.buffering.0,
+            asking,
+            owner,
+            attempt: Some(attempt),
             cut,
             window: None,
             rate: 0,
@@ -93,7 +82,12 @@ impl UpstreamBody {
             asked_ms,
             header_ms,
             response_ms: None,
-        }
+        })
+    }
+
+    /// The call that it answers.
+    pub fn call(&self) -> &Call {
+        &self.asking.call
     }
 
     /// Lets go of a body that nobody gets to see; if all of it is here, its connection is kept.
@@ -113,9 +107,8 @@ impl UpstreamBody {
             return;
         }
         self.give_back();
-        if let Some(connection) = self.incoming.take_kept() {
-            let keeper = &self.keeper;
-            thread.pools.put(keeper.owner, keeper.address.clone(), connection, &keeper.settings);
+        if let (Some(connection), Some(address)) = (self.incoming.take_kept(), self.asking.address()) {
+            thread.pools.put(self.owner, address, connection, &self.asking.upstream.keepalive);
         }
     }
 
@@ -133,6 +126,7 @@ impl UpstreamBody {
     fn settle(&mut self, request: &mut Request<'_>) {
         self.give_back();
         request.thread.spare.keep_buffer(self.hold.take_buffer());
+        request.thread.spare.keep_buffer(std::mem::take(&mut self.asking.call.target));
         if let Some(attempted) = request.attempts.last_mut() {
             attempted.response_ms = self.response_ms;
             attempted.response_bytes += self.incoming.body_bytes;
@@ -153,8 +147,8 @@ impl UpstreamBody {
 
     fn pass_trailers(&mut self, request: &mut Request<'_>) {
         let trailers = std::mem::take(&mut self.incoming.trailers);
-        for (name, value) in trailers.iter().filter(|_| self.settings.pass_trailers.0) {
-            if !self.protocol.hides(&name.to_ascii_lowercase()) {
+        for (name, value) in trailers.iter().filter(|_| self.settings().pass_trailers.0) {
+            if !self.call().protocol.hides(&name.to_ascii_lowercase()) {
                 request.response.trailers.push(name, value);
             }
         }
@@ -188,8 +182,12 @@ impl UpstreamBody {
         Poll::Ready(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
+    fn settings(&self) -> &Settings {
+        &self.asking.call.settings
+    }
+
     fn silence(&self) -> Deadline {
-        Deadline::after(Duration::from_millis(self.settings.read_timeout.0))
+        Deadline::after(Duration::from_millis(self.settings().read_timeout.0))
     }
 }
 
@@ -204,10 +202,10 @@ pub async fn deliver(
     mut transforms: Vec<Box<dyn Transform>>,
 ) -> Result<(), Broken> {
     if request.response.upgraded {
-        return tunnel(request, driver, &mut body).await;
+        return Box::pin(tunnel(request, driver, &mut body)).await;
     }
     if body.buffering
-        && let Some(template) = &*body.settings.limit_rate
+        && let Some(template) = &*body.settings().limit_rate
     {
         let rate = request.render(template);
         body.rate = schema::value::size(&rate).unwrap_or(0) as u64;
@@ -222,7 +220,7 @@ async fn tunnel(
     driver: &mut Driver,
     body: &mut UpstreamBody,
 ) -> Result<(), Broken> {
-    let silence = Duration::from_millis(body.settings.read_timeout.0);
+    let silence = Duration::from_millis(body.settings().read_timeout.0);
     let mut first = Vec::new();
     let _ = body.hold.take(&mut first);
     let Some(connection) = body.incoming.take_connection() else { return Ok(()) };
@@ -256,7 +254,11 @@ impl UpstreamBody {
             }
             let filled = piece.len() >= read_bytes;
             self.cut_out(&mut piece);
-            let kept_up = self.send(request, driver, transforms, &mut piece).await?;
+            let kept_up = if transforms.is_empty() && pump::send_at_once(request, driver, &piece) {
+                true
+            } else {
+                self.send(request, driver, transforms, &mut piece).await?
+            };
             read_bytes = match (kept_up, filled) {
                 (true, true) => (read_bytes * 2).min(READ_BYTES_MAX),
                 (true, false) => read_bytes,
@@ -264,7 +266,10 @@ impl UpstreamBody {
             };
         }
         request.thread.spare.keep_buffer(piece);
-        if transforms.is_empty() { Ok(()) } else { pump::transform(request, driver, transforms, None).await }
+        if transforms.is_empty() {
+            return Ok(());
+        }
+        Box::pin(pump::transform(request, driver, transforms, None)).await
     }
 
     /// Waits for bytes from the upstream, while what the client has not got yet leaves and the client is watched.
@@ -277,7 +282,7 @@ impl UpstreamBody {
     ) -> Result<(), Broken> {
         let silence = self.silence();
         let client_silence = pump::send_deadline(request);
-        let watched = !self.settings.ignore_client_abort.0;
+        let watched = !self.settings().ignore_client_abort.0;
         let end = poll_fn(|cx| {
             let allowed = match self.poll_allowance(cx) {
                 Poll::Ready(allowed) => allowed.min(bytes_max),
@@ -351,7 +356,7 @@ impl UpstreamBody {
     fn fill(&mut self, cx: &mut Context<'_>, thread: &Thread, busy_bytes: usize, silence: &mut Deadline) {
         let Poll::Ready(allowed) = self.poll_allowance(cx) else { return };
         let before = self.incoming.received_bytes;
-        let (settings, protocol) = (&self.settings, &self.protocol);
+        let (settings, protocol) = (&self.asking.call.settings, &self.asking.call.protocol);
         let folder = || temporary_folder(thread, settings, &**protocol);
         match self.hold.poll_fill(cx, &mut self.incoming, busy_bytes, allowed, &folder) {
             Poll::Ready(Ok(())) => self.retire(thread),
@@ -416,7 +421,7 @@ async fn send_piece(
         return sent;
     }
     let piece = Chunk::Bytes(std::mem::take(piece));
-    pump::transform(request, driver, transforms, Some(piece)).await
+    Box::pin(pump::transform(request, driver, transforms, Some(piece))).await
 }
 
 fn unreadable(request: &Request<'_>, error: &FileError) -> Broken {

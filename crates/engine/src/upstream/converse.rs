@@ -32,7 +32,7 @@ const FILE_SEND_BYTES: usize = 512 * 1024;
 /// What an upstream answered.
 pub(super) struct Answered {
     /// The head.
-    pub head: ResponseHead,
+    pub head: Box<ResponseHead>,
     /// What was read beyond it.
     pub beyond: Vec<u8>,
     /// Did the whole request go out? Otherwise the connection serves no other.
@@ -43,7 +43,7 @@ pub(super) struct Answered {
 pub(super) async fn converse(
     request: &mut Request<'_>,
     driver: &mut Driver,
-    asking: &Asking<'_>,
+    asking: &Asking,
     stream: &mut Stream,
     patience: &mut Patience<'_>,
 ) -> Result<Answered, Failure> {
@@ -64,7 +64,7 @@ pub(super) async fn converse(
                         break Ok(());
                     }
                     hints_bytes += consumed;
-                    interim(request, driver, asking, &head, hints_bytes).await;
+                    Box::pin(interim(request, driver, asking, &head, hints_bytes)).await;
                     head.clear();
                     continue;
                 }
@@ -137,8 +137,8 @@ enum Fault {
 }
 
 impl Sending {
-    fn begin(request: &mut Request<'_>, asking: &Asking<'_>) -> Result<Sending, Failure> {
-        let call = asking.call;
+    fn begin(request: &mut Request<'_>, asking: &Asking) -> Result<Sending, Failure> {
+        let call = &*asking.call;
         let mut buffer = request.thread.spare.buffer();
         buffer.reserve(HEAD_SEND_BYTES);
         let framing = call.protocol.request(request, call, &mut buffer).map_err(Failure::client)?;
@@ -180,7 +180,7 @@ impl Sending {
         &mut self,
         request: &mut Request<'_>,
         driver: &mut Driver,
-        asking: &Asking<'_>,
+        asking: &Asking,
         stream: &mut Stream,
         input: &mut Vec<u8>,
         patience: &mut Patience<'_>,
@@ -261,7 +261,7 @@ impl Sending {
         cx: &mut Context<'_>,
         request: &mut Request<'_>,
         driver: &mut Driver,
-        asking: &Asking<'_>,
+        asking: &Asking,
         stream: &mut Stream,
     ) -> Poll<Result<(), Fault>> {
         let pause = Duration::from_millis(asking.call.settings.send_timeout.0);
@@ -420,7 +420,7 @@ fn warn(request: &mut Request<'_>, head: &ResponseHead) {
 async fn interim(
     request: &mut Request<'_>,
     driver: &mut Driver,
-    asking: &Asking<'_>,
+    asking: &Asking,
     head: &ResponseHead,
     hints_bytes: usize,
 ) {

@@ -12,7 +12,7 @@ const TRAILER_BYTES_MAX: usize = 8 * 1024;
 /// A body on its way from an upstream.
 pub(super) struct Incoming {
     /// None once it has been given back.
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     framing: Framing,
     /// What was read from the connection, framing and all, bytes.
     pub received_bytes: u64,
@@ -48,7 +48,7 @@ pub(super) enum Cut {
 
 impl Incoming {
     /// The body behind a head. `keep` says whether the connection can serve again afterwards.
-    pub fn new(connection: Connection, framing: ResponseFraming, keep: bool) -> Incoming {
+    pub fn new(connection: Box<Connection>, framing: ResponseFraming, keep: bool) -> Incoming {
         let framing = match framing {
             ResponseFraming::None => Framing::Done,
             ResponseFraming::Length(length) => Framing::Length(length),
@@ -72,13 +72,13 @@ impl Incoming {
     }
 
     /// The connection, if it can serve another request.
-    pub fn take_kept(&mut self) -> Option<Connection> {
+    pub fn take_kept(&mut self) -> Option<Box<Connection>> {
         let whole = self.is_over() && !self.surplus && !self.spent;
         self.connection.take().filter(|_| whole)
     }
 
     /// The connection, whatever is left on it.
-    pub fn take_connection(&mut self) -> Option<Connection> {
+    pub fn take_connection(&mut self) -> Option<Box<Connection>> {
         self.connection.take()
     }
 

@@ -3,8 +3,8 @@
 use net::address::Address;
 use net::stream::Stream;
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hasher};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 /// How the connections of one upstream are kept (nginx's `ngx_http_upstream_keepalive_module`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Default for Keepalive {
 
 /// Whose connections may be used: the same peer, and for `local` ones the same location. Names are told apart by
 /// their hashes; the peer's address is compared besides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     upstream: u64,
     location: u64,
@@ -45,12 +45,38 @@ pub struct Owner {
 impl Owner {
     /// The owner for an upstream and, where connections are not shared, a location.
     pub fn of(upstream: &[u8], location: Option<&[u8]>) -> Owner {
-        let hash = |name: &[u8]| {
-            let mut hasher = DefaultHasher::new();
-            hasher.write(name);
-            hasher.finish()
-        };
-        Owner { upstream: hash(upstream), location: location.map_or(0, hash) }
+        Owner { upstream: fingerprint(upstream), location: location.map_or(0, fingerprint) }
+    }
+}
+
+/// FNV-1a. Names come from the configuration, so that nobody can choose them to collide.
+fn fingerprint(name: &[u8]) -> u64 {
+    name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+impl Hash for Owner {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.upstream.rotate_left(32) ^ self.location);
+    }
+}
+
+/// Takes the one word of an [`Owner`] as it is: it is a hash already.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 ^= fingerprint(bytes);
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 ^= word;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -66,25 +92,28 @@ pub struct Connection {
 
 struct Idle {
     address: Address,
-    connection: Connection,
+    connection: Box<Connection>,
     since_ms: u64,
 }
 
-/// The idle connections of a thread.
+/// The idle connections of a thread, of each owner the one unused for longest first.
 #[derive(Default)]
 pub struct Pools {
-    idle: RefCell<HashMap<Owner, Vec<Idle>>>,
+    idle: RefCell<HashMap<Owner, VecDeque<Idle>, BuildHasherDefault<AsItIs>>>,
 }
 
 impl Pools {
     /// The connection to this peer that was used last, if it is still good.
-    pub fn take(&self, owner: &Owner, address: &Address, settings: &Keepalive) -> Option<Connection> {
+    pub fn take(&self, owner: &Owner, address: &Address, settings: &Keepalive) -> Option<Box<Connection>> {
         let now_ms = net::clock::now_ms();
         let mut pools = self.idle.borrow_mut();
         let pool = pools.get_mut(owner)?;
-        pool.retain(|idle| now_ms.saturating_sub(idle.since_ms) <= settings.timeout_ms);
+        let is_old = |idle: &Idle| now_ms.saturating_sub(idle.since_ms) > settings.timeout_ms;
+        while pool.front().is_some_and(is_old) {
+            pool.pop_front();
+        }
         while let Some(at) = pool.iter().rposition(|idle| idle.address == *address) {
-            let idle = pool.remove(at);
+            let idle = pool.remove(at)?;
             // The peer may have closed it, or sent something nobody asked for: either makes it useless.
             if idle.connection.stream.seems_idle_and_open() {
                 return Some(idle.connection);
@@ -94,7 +123,7 @@ impl Pools {
     }
 
     /// Keeps a connection for later, if it may serve again; the one unused for longest makes room.
-    pub fn put(&self, owner: Owner, address: Address, connection: Connection, settings: &Keepalive) {
+    pub fn put(&self, owner: Owner, address: &Address, connection: Box<Connection>, settings: &Keepalive) {
         let now_ms = net::clock::now_ms();
         let worn = connection.requests >= settings.requests_max
             || now_ms.saturating_sub(connection.made_ms) >= settings.time_ms;
@@ -104,9 +133,9 @@ impl Pools {
         let mut pools = self.idle.borrow_mut();
         let pool = pools.entry(owner).or_default();
         if pool.len() >= settings.connections_max {
-            pool.remove(0);
+            pool.pop_front();
         }
-        pool.push(Idle { address, connection, since_ms: now_ms });
+        pool.push_back(Idle { address: address.clone(), connection, since_ms: now_ms });
     }
 
     /// Closes what has been idle for too long; called now and then.

@@ -24,15 +24,21 @@ const AGAIN_SECONDS_MIN: u64 = 1;
 /// Nor more seldom.
 const AGAIN_SECONDS_MAX: u64 = 3600;
 
-/// The group a call goes to; a host that variables named gets one of its own, kept by the thread.
-pub(super) async fn upstream_of(request: &mut Request<'_>, call: &Call) -> Result<Arc<Upstream>, Status> {
-    let (host, port) = match &call.destination {
-        Destination::Group(upstream) => return Ok(upstream.clone()),
-        Destination::Host { host, port } => (host, *port),
-    };
-    if let Some(known) = request.thread.dynamic_upstream(host, port) {
-        return Ok(known);
+/// The group a call goes to, where nothing has to be looked up for it; a host that variables named gets one of its
+/// own, kept by the thread.
+pub(super) fn known_upstream(request: &Request<'_>, call: &Call) -> Option<Arc<Upstream>> {
+    match &call.destination {
+        Destination::Group(upstream) => Some(upstream.clone()),
+        Destination::Host { host, port } => request.thread.dynamic_upstream(host, *port),
     }
+}
+
+/// Makes the group for a host that variables named, and looks its name up.
+pub(super) async fn make_upstream(
+    request: &mut Request<'_>,
+    host: &BString,
+    port: u16,
+) -> Result<Arc<Upstream>, Status> {
     if let Some(path) = host.strip_prefix(b"unix:") {
         let upstream = Arc::new(group_of(host, vec![Address::unix(path)]));
         request.thread.keep_dynamic_upstream(host, port, upstream.clone(), u64::MAX);

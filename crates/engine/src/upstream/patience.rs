@@ -47,7 +47,7 @@ pub(super) struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    pub(super) fn of(request: &Request<'_>, asking: &Asking<'_>, attempt: &'a Attempt) -> Patience<'a> {
+    pub(super) fn of(request: &Request<'_>, asking: &Asking, attempt: &'a Attempt) -> Patience<'a> {
         let settings = &asking.call.settings;
         let next = &settings.next_upstream;
         let may_pass_on = next.has(NextUpstream::TIMEOUT) && !next.has(NextUpstream::OFF);

@@ -15,8 +15,9 @@ const KEPT_IN_REDIRECTS: [&[u8]; 6] =
     [b"Content-Type", b"Set-Cookie", b"Content-Disposition", b"Cache-Control", b"Expires", b"Accept-Ranges"];
 
 /// Takes over the answer.
-pub fn settle(request: &mut Request<'_>, call: &Call, head: ResponseHead, mut body: UpstreamBody) -> Flow {
-    let ignored = &call.settings.ignore_headers;
+pub fn settle(request: &mut Request<'_>, head: Box<ResponseHead>, mut body: Box<UpstreamBody>) -> Flow {
+    let settings = body.call().settings.clone();
+    let ignored = &settings.ignore_headers;
     request.upstream_fields.clear();
     request.upstream_fields.extend_from(&head.fields);
     if let Some(target) =
@@ -32,7 +33,7 @@ pub fn settle(request: &mut Request<'_>, call: &Call, head: ResponseHead, mut bo
         body.finish_quickly(request);
         for (name, value) in head.fields.iter() {
             if KEPT_IN_REDIRECTS.iter().any(|kept| kept.eq_ignore_ascii_case(name)) {
-                copy_header(request, call, name, value);
+                copy_header(request, body.call(), name, value);
             }
         }
         if request.method != http::Method::Head {
@@ -40,7 +41,7 @@ pub fn settle(request: &mut Request<'_>, call: &Call, head: ResponseHead, mut bo
         }
         return Flow::Redirect(target);
     }
-    if call.settings.intercept_errors.0
+    if settings.intercept_errors.0
         && head.status.0 >= 300
         && request.error_status.is_none()
         && request.plan.error_pages.iter().any(|page| page.status == head.status.0)
@@ -54,10 +55,10 @@ pub fn settle(request: &mut Request<'_>, call: &Call, head: ResponseHead, mut bo
         return Flow::Deny(head.status);
     }
     accel(request, &head, ignored.bits, &mut body);
-    copy_head(request, call, &head);
+    copy_head(request, body.call(), &head);
     let status = head.status;
     request.thread.spare.keep_head(head);
-    Flow::Reply(Reply { status, source: Source::Upstream(Box::new(body)) })
+    Flow::Reply(Reply { status, source: Source::Upstream(body) })
 }
 
 /// `X-Accel-Redirect`: a URI of this server, escaped, or a named location.

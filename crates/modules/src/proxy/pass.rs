@@ -11,9 +11,8 @@ use engine::upstream::url::{self, UpstreamUrl};
 use engine::upstream::{BodyFraming, Call, Destination, Named, Protocol, Settings, Upstream};
 use http::Status;
 use http::escape::{Escape, escape_uri};
-use http::response::encode_field;
+use http::response::{encode_field, encode_number};
 use schema::Problem;
-use std::io::Write;
 use std::sync::Arc;
 use template::Template;
 
@@ -468,8 +467,9 @@ impl Pass {
             (_, None) => request.head.fields.get(b"Content-Length").and(request.body.length),
         };
         if let Some(length) = length.filter(|_| !self.own_length) {
-            // Writing into a Vec cannot fail.
-            let _ = write!(out, "Content-Length: {length}\r\n");
+            out.extend_from_slice(b"Content-Length: ");
+            encode_number(length, 1, out);
+            out.extend_from_slice(b"\r\n");
         }
         if framing == BodyFraming::Chunked && !self.own_encoding {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
