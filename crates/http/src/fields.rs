@@ -229,6 +229,7 @@ impl Fields {
     /// Adds a field at the end whose value is a piece of the text.
     pub(crate) fn push_copy(&mut self, name: &[u8], value: Span) {
         let name_span = self.append_text(name);
+        self.initials |= initial(name);
         self.list.push(Field { hash: name_hash(name), name: name_span, value });
     }
 
