@@ -2,15 +2,19 @@
 
 use crate::module::Build;
 use crate::{Request, thread};
-use bstr::{BString, ByteSlice};
+use bstr::{BStr, BString, ByteSlice};
 use conf::{Level, Node};
+use net::address::Address;
 use net::file::FileError;
 use net::log::file::LogFiles;
 use net::log::syslog::{Parameters, Severity, Syslog};
 use net::log::{Buffering, Log, Sink};
 use schema::Problem;
 use std::io::Write as _;
+use std::net::{SocketAddr, ToSocketAddrs};
 
+/// Where syslog servers listen unless told otherwise.
+const SYSLOG_PORT: u16 = 514;
 /// nginx's limit of one message, bytes.
 const LINE_BYTES_MAX: usize = 2048;
 
@@ -127,17 +131,28 @@ impl ErrorLog {
 /// # Errors
 /// `syslog:` parameters in nginx's words.
 pub fn target(text: &BString, build: &mut Build) -> Result<Target, Problem> {
-    if text == "stderr" {
+    // As in nginx, no name at all is the standard error.
+    if text == "stderr" || text.is_empty() {
         return Ok(Target::Stderr);
     }
     if let Some(parameters) = text.strip_prefix(b"syslog:") {
-        let parameters = Parameters::parse(parameters).map_err(Problem::new)?;
-        return Ok(Target::Syslog(Box::new(parameters)));
+        return Ok(Target::Syslog(Box::new(syslog_parameters(parameters)?)));
     }
     if text.starts_with(b"memory:") {
         return Err(Problem::new("nginx was built without debug support"));
     }
     Ok(Target::File(build.full_path(text.as_ref())))
+}
+
+/// What follows `syslog:`, with a server that can be sent to.
+///
+/// # Errors
+/// In nginx's words.
+pub fn syslog_parameters(text: &[u8]) -> Result<Parameters, Problem> {
+    let parameters = Parameters::parse(text).map_err(Problem::new)?;
+    let server = BStr::new(&parameters.server);
+    syslog_address(server).map_err(|why| Problem::new(format!("{why} in syslog server \"{server}\"")))?;
+    Ok(parameters)
 }
 
 /// The name of a level in a log line.
@@ -224,19 +239,27 @@ pub fn severity(level: Level) -> Severity {
     }
 }
 
-/// A syslog server, ready to be sent to.
+/// A syslog server, ready to be sent to. One whose name has lost its address since the configuration was read is looked
+/// for on this machine.
 pub fn syslog(parameters: &Parameters) -> Syslog {
-    Syslog::new(syslog_address(&parameters.server), parameters.clone())
+    let here = || Address::Inet(SocketAddr::from(([127, 0, 0, 1], SYSLOG_PORT)));
+    Syslog::new(syslog_address(&parameters.server).unwrap_or_else(|_| here()), parameters.clone())
 }
 
-/// The address of a syslog server: `unix:/path`, or a host with a port, 514 unless given.
-fn syslog_address(server: &[u8]) -> net::address::Address {
-    use std::net::ToSocketAddrs;
-    if let Some(path) = server.strip_prefix(b"unix:") {
-        return net::address::Address::unix(path);
+/// The address of a syslog server: `unix:/path`, or a host with a port where it is not the usual one.
+fn syslog_address(server: &[u8]) -> Result<Address, &'static str> {
+    if server.is_empty() {
+        return Err("no host");
     }
-    let text = server.to_str_lossy();
-    let mut found = text.to_socket_addrs().or_else(|_| (&*text, 514).to_socket_addrs()).into_iter().flatten();
-    let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 514));
-    net::address::Address::Inet(found.next().unwrap_or(nowhere))
+    let url = crate::upstream::url::parse(server)?;
+    if let Some(path) = url.host.strip_prefix(b"unix:") {
+        return Ok(Address::unix(path));
+    }
+    let port = url.port.unwrap_or(SYSLOG_PORT);
+    let host = url.host.to_str().map_err(|_| "invalid host")?;
+    if let Some(ip) = crate::upstream::url::literal(host) {
+        return Ok(Address::Inet(SocketAddr::new(ip, port)));
+    }
+    let mut found = (host, port).to_socket_addrs().map_err(|_| "host not found")?;
+    found.next().map(Address::Inet).ok_or("host not found")
 }

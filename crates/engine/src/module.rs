@@ -133,6 +133,19 @@ impl<C: 'static> Declare<C> {
     }
 }
 
+/// A [`Declare`] that reads with `$read` and inherits one cell of `$cells` as a whole.
+#[macro_export]
+macro_rules! own {
+    ($cells:ty, $read:ident, $cell:ident) => {
+        &$crate::module::Declare::<$cells> {
+            read: $read,
+            nested: None,
+            inherit: Some(|outer, inner| inner.$cell.inherit_from(&outer.$cell)),
+            settle: Some(|cells| cells.$cell.settle()),
+        }
+    };
+}
+
 impl<C: 'static> Set for Declare<C> {
     fn set(&self, cells: &mut dyn Any, node: &Node, services: &mut dyn Services) -> Result<(), Problem> {
         match services.any().downcast_mut::<Build>() {

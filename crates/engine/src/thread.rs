@@ -93,6 +93,8 @@ pub struct Thread {
     pub parts: crate::request::SpareParts,
     snapshot: RefCell<Arc<Snapshot>>,
     connections: Cell<usize>,
+    /// Connections to upstreams, idle ones too.
+    upstream_connections: Rc<Cell<usize>>,
     stopping: Cell<bool>,
     stop: Notify,
     /// Idle connections wait here for being told to end, the longest idle one first.
@@ -128,6 +130,7 @@ impl Thread {
             this: this.clone(),
             snapshot: RefCell::new(snapshot),
             connections: Cell::new(0),
+            upstream_connections: Rc::default(),
             stopping: Cell::new(false),
             stop: Notify::new(),
             dismiss: Notify::new(),
@@ -193,14 +196,39 @@ impl Thread {
         self.dismiss.notified().await;
     }
 
-    /// Is there room for another client connection under `worker_connections`? When places get scarce, the
-    /// connections that have idled longest are dismissed, as nginx does.
+    /// Is there room for another client connection under `worker_connections`? Logged where there is none.
     pub fn has_room(&self) -> bool {
+        let has_room = self.make_room();
+        if !has_room {
+            let snapshot = self.snapshot.borrow();
+            let text = format_args!("{} worker_connections are not enough", snapshot.connections_max);
+            self.log(&snapshot, Level::Alert, None, text);
+        }
+        has_room
+    }
+
+    /// A place for a connection to an upstream; none where `worker_connections` are all taken. The error is how many
+    /// that is.
+    pub fn place_upstream(&self) -> Result<Place, usize> {
+        if !self.make_room() {
+            return Err(self.snapshot.borrow().connections_max);
+        }
+        self.upstream_connections.set(self.upstream_connections.get() + 1);
+        Ok(Place(self.upstream_connections.clone()))
+    }
+
+    /// Is there a place under `worker_connections`? When they get scarce, the connections that have idled longest are
+    /// dismissed, as nginx does.
+    fn make_room(&self) -> bool {
         let snapshot = self.snapshot.borrow();
         let most = snapshot.connections_max;
-        let free = most.saturating_sub(self.connections.get());
-        if free > most / 16 {
+        let free = || most.saturating_sub(self.connections.get() + self.upstream_connections.get());
+        if free() > most / 16 {
             return true;
+        }
+        if free() == 0 {
+            // Nobody waits for those that are kept for later.
+            self.pools.expire(0);
         }
         let idle = self.idle.get();
         if idle > 0 {
@@ -214,11 +242,7 @@ impl Thread {
                 self.dismiss.notify_one();
             }
         }
-        if free == 0 && idle == 0 {
-            let text = format_args!("{most} worker_connections are not enough");
-            self.log(&snapshot, Level::Alert, None, text);
-        }
-        free > 0 || idle > 0
+        free() > 0 || idle > 0
     }
 
     /// Is the server about to stop?
@@ -311,6 +335,15 @@ impl Thread {
         // Writing into a Vec cannot fail.
         let _ = line.write_fmt(message);
         write(snapshot, &snapshot.error_log, level, &mut line);
+    }
+}
+
+/// A connection to an upstream counts under `worker_connections` as long as this is held.
+pub struct Place(Rc<Cell<usize>>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 

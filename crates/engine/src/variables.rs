@@ -1,6 +1,6 @@
 //! The registry of variables and those of nginx's core module.
 
-mod core;
+pub(crate) mod core;
 
 pub use self::core::{CORE, content_type, host};
 

@@ -2,36 +2,28 @@
 
 use crate::cidr::invalid_parameter;
 use crate::limit_req::{LogLevel, RefusalStatus};
-use crate::zones::{self, NamedZone};
-use bstr::{BStr, BString};
+use crate::zones::{self, KeyedState, KeyedZone, Kind, NamedZone};
+use bstr::BString;
 use conf::{Level, Node};
 use engine::module::{Declare, Read, Variable, cells};
 use engine::{Build, Flow, Installer, Module, Phase, Request, Step};
 use http::Status;
 use schema::value::{argument, number};
 use schema::{Directive, Flag, Inherit, Problem, field};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use template::Template;
+use std::sync::Arc;
 use zone::{Counters, Refused, Zones};
 
-/// A key longer than this is not limited, bytes.
-const KEY_BYTES_MAX: usize = 255;
-
 /// All zones of the process.
-static ZONES: Zones<State> = Zones::new();
+static KIND: Kind<Counters> = Kind {
+    module: "limit_conn",
+    bound: "limit_conn_zone",
+    used: "limit_conn_zone",
+    key_bytes_max: 255,
+    zones: Zones::new(),
+    make: Counters::new,
+};
 
-/// The state of one zone.
-struct State {
-    key: BString,
-    bytes_max: usize,
-    counters: Mutex<Counters>,
-}
-
-impl State {
-    fn counters(&self) -> MutexGuard<'_, Counters> {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+type Zone = KeyedZone<Counters, ()>;
 
 #[derive(Default)]
 struct Conf {
@@ -46,17 +38,6 @@ struct Conf {
 struct Limit {
     zone: BString,
     count_max: u32,
-}
-
-/// Zones declared by this configuration.
-#[derive(Default)]
-struct Declared(Vec<Arc<DeclaredZone>>);
-
-struct DeclaredZone {
-    name: BString,
-    key: Template,
-    key_text: BString,
-    state: Arc<State>,
 }
 
 pub static MODULE: Module = Module {
@@ -121,54 +102,26 @@ struct Counted {
 
 /// One request counted in one zone; given back when dropped.
 struct Held {
-    state: Arc<State>,
+    state: Arc<KeyedState<Counters>>,
     key: Vec<u8>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.state.counters().give_back(&self.key);
+        self.state.lock().give_back(&self.key);
     }
 }
 
 /// `limit_conn_zone key zone=name:size`
 fn declare_zone(_conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
-    let word = argument(node, 0)?;
-    let key = build.template(word.text.as_ref()).map_err(|problem| problem.on(word))?;
-    let key_text = word.text.clone();
     let mut zone = None;
-    for word in &node.args[1..] {
+    for word in node.args.iter().skip(1) {
         match word.text.strip_prefix(b"zone=") {
             Some(text) => zone = Some(NamedZone::parse(word, text)?),
             None => return Err(invalid_parameter(word)),
         }
     }
-    let zone = zone.filter(|zone| !zone.name.is_empty()).ok_or_else(|| zones::missing(node))?;
-    zones::declare(build, MODULE.name, &zone)?;
-    let declared = &build.shared::<Declared>().0;
-    if let Some(known) = declared.iter().find(|known| known.name == zone.name) {
-        let text =
-            format!("limit_conn_zone \"{}\" is already bound to key \"{}\"", zone.name, known.key_text);
-        return Err(Problem::new(text));
-    }
-    let state = ZONES.open(
-        &zone.name,
-        |known| known.bytes_max == zone.bytes_max,
-        || State {
-            key: key_text.clone(),
-            bytes_max: zone.bytes_max,
-            counters: Mutex::new(Counters::new(zone.bytes_max)),
-        },
-    );
-    if state.key != key_text {
-        let text = format!(
-            "limit_conn_zone \"{}\" uses the \"{key_text}\" key while previously it used the \"{}\" key",
-            zone.name, state.key
-        );
-        return Err(Problem::new(text));
-    }
-    build.shared::<Declared>().0.push(Arc::new(DeclaredZone { name: zone.name, key, key_text, state }));
-    Ok(())
+    KIND.declare(node, zone, (), build)
 }
 
 fn add_limit(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
@@ -192,12 +145,9 @@ fn add_limit(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Prob
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     let conf = installer.conf::<Conf>();
     let Some(limits) = conf.limits.value() else { return Ok(()) };
-    let declared = &installer.build.shared::<Declared>().0;
     // A zone that is missing is reported at the end.
-    let bound = limits.iter().filter_map(|limit| {
-        let zone = declared.iter().find(|zone| zone.name == limit.zone)?.clone();
-        Some((zone, limit.count_max))
-    });
+    let build = &mut *installer.build;
+    let bound = limits.iter().filter_map(|limit| Some((KIND.find(build, &limit.zone)?, limit.count_max)));
     let limits = bound.collect();
     let step = Limits { limits, level: conf.log_level.0, status: conf.status.0, dry_run: conf.dry_run.0 };
     installer.step(Phase::Preaccess, step);
@@ -211,7 +161,7 @@ fn finish(build: &mut Build) -> Result<(), Problem> {
 
 /// The limits of one location.
 struct Limits {
-    limits: Vec<(Arc<DeclaredZone>, u32)>,
+    limits: Vec<(Arc<Zone>, u32)>,
     level: Level,
     status: Status,
     dry_run: bool,
@@ -223,23 +173,13 @@ impl Step for Limits {
             return Flow::Next;
         }
         for (zone, count_max) in &self.limits {
-            let key = request.render(&zone.key);
-            if key.is_empty() {
-                continue;
-            }
-            if key.len() > KEY_BYTES_MAX {
-                let (text, key) = (&zone.key_text, BStr::new(&key));
-                let message =
-                    format_args!("the value of the \"{text}\" key is more than 255 bytes: \"{key}\"");
-                request.log_error(Level::Error, message);
-                continue;
-            }
-            let taken = zone.state.counters().take(&key, *count_max);
+            let Some(key) = KIND.key(zone, request) else { continue };
+            let taken = zone.state().lock().take(&key, *count_max);
             match taken {
                 Ok(()) => {
                     let counted = request.lasting_note::<Counted>();
                     counted.outcome = Some("PASSED");
-                    counted.held.push(Held { state: zone.state.clone(), key });
+                    counted.held.push(Held { state: zone.state().clone(), key });
                 }
                 Err(refused) => return self.refuse(request, zone, refused),
             }
@@ -249,7 +189,7 @@ impl Step for Limits {
 }
 
 impl Limits {
-    fn refuse(&self, request: &mut Request, zone: &DeclaredZone, refused: Refused) -> Flow {
+    fn refuse(&self, request: &mut Request, zone: &Zone, refused: Refused) -> Flow {
         if refused == Refused::Limit {
             let dry = if self.dry_run { ", dry run," } else { "" };
             request

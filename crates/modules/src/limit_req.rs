@@ -1,32 +1,34 @@
 //! `limit_req`: requests a second by key, with bursts and delays (nginx's manual, ngx_http_limit_req_module).
 
 use crate::cidr::invalid_parameter;
-use crate::zones::{self, NamedZone};
-use bstr::{BStr, BString};
+use crate::zones::{self, KeyedZone, Kind, NamedZone};
+use bstr::BString;
 use conf::{Level, Node};
 use engine::module::{Declare, Read, Variable, cells};
 use engine::{Answer, Ask, Build, Flow, Installer, Module, Phase, Request, Step};
 use http::Status;
 use schema::value::{argument, number};
 use schema::{Directive, Flag, Inherit, Problem, Services, Value, field};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use template::Template;
+use std::sync::{Arc, MutexGuard};
 use zone::{Asked, LeakyBuckets, Zones};
 
-/// A key longer than this is not limited, bytes.
-const KEY_BYTES_MAX: usize = 65535;
 /// An excess nobody reaches, thousandths: `nodelay`.
 const NO_DELAY: u64 = u64::MAX;
 
 /// All zones of the process.
-static ZONES: Zones<Buckets> = Zones::new();
+static KIND: Kind<LeakyBuckets> = Kind {
+    module: "limit_req",
+    bound: "limit_req_zone",
+    used: "limit_req",
+    key_bytes_max: 65535,
+    zones: Zones::new(),
+    make: LeakyBuckets::new,
+};
 
-/// The state of one zone.
-struct Buckets {
-    key: BString,
-    bytes_max: usize,
-    buckets: Mutex<LeakyBuckets>,
-}
+/// Thousandths of a request a second, at least 1.
+struct Rate(u64);
+
+type Zone = KeyedZone<LeakyBuckets, Rate>;
 
 #[derive(Default)]
 struct Conf {
@@ -42,19 +44,6 @@ struct Limit {
     zone: BString,
     burst: u64,
     delay: u64,
-}
-
-/// Zones declared by this configuration.
-#[derive(Default)]
-struct Declared(Vec<Arc<DeclaredZone>>);
-
-struct DeclaredZone {
-    name: BString,
-    key: Template,
-    key_text: BString,
-    /// Thousandths of a request a second.
-    rate: u64,
-    state: Arc<Buckets>,
 }
 
 pub static MODULE: Module = Module {
@@ -149,11 +138,8 @@ impl Value for RefusalStatus {
 
 /// `limit_req_zone key zone=name:size rate=N r/s|r/m`
 fn declare_zone(_conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
-    let word = argument(node, 0)?;
-    let key = build.template(word.text.as_ref()).map_err(|problem| problem.on(word))?;
-    let key_text = word.text.clone();
     let (mut zone, mut rate) = (None, 1000);
-    for word in &node.args[1..] {
+    for word in node.args.iter().skip(1) {
         if let Some(text) = word.text.strip_prefix(b"zone=") {
             zone = Some(NamedZone::parse(word, text)?);
         } else if let Some(text) = word.text.strip_prefix(b"rate=") {
@@ -170,32 +156,7 @@ fn declare_zone(_conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), 
             return Err(invalid_parameter(word));
         }
     }
-    let zone = zone.filter(|zone| !zone.name.is_empty()).ok_or_else(|| zones::missing(node))?;
-    zones::declare(build, MODULE.name, &zone)?;
-    let declared = &build.shared::<Declared>().0;
-    if let Some(known) = declared.iter().find(|known| known.name == zone.name) {
-        let text = format!("limit_req_zone \"{}\" is already bound to key \"{}\"", zone.name, known.key_text);
-        return Err(Problem::new(text));
-    }
-    let state = ZONES.open(
-        &zone.name,
-        |known| known.bytes_max == zone.bytes_max,
-        || Buckets {
-            key: key_text.clone(),
-            bytes_max: zone.bytes_max,
-            buckets: Mutex::new(LeakyBuckets::new(zone.bytes_max)),
-        },
-    );
-    if state.key != key_text {
-        let text = format!(
-            "limit_req \"{}\" uses the \"{key_text}\" key while previously it used the \"{}\" key",
-            zone.name, state.key
-        );
-        return Err(Problem::new(text));
-    }
-    let made = DeclaredZone { name: zone.name, key, key_text, rate: rate.max(1), state };
-    build.shared::<Declared>().0.push(Arc::new(made));
-    Ok(())
+    KIND.declare(node, zone, Rate(rate.max(1)), build)
 }
 
 fn add_limit(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
@@ -230,11 +191,10 @@ fn add_limit(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Prob
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     let conf = installer.conf::<Conf>();
     let Some(limits) = conf.limits.value() else { return Ok(()) };
-    let declared = &installer.build.shared::<Declared>().0;
     // A zone that is missing is reported at the end.
+    let build = &mut *installer.build;
     let bound = limits.iter().filter_map(|limit| {
-        let zone = declared.iter().find(|zone| zone.name == limit.zone)?.clone();
-        Some(Bound { zone, burst: limit.burst, delay: limit.delay })
+        Some(Bound { zone: KIND.find(build, &limit.zone)?, burst: limit.burst, delay: limit.delay })
     });
     let level = conf.log_level.0;
     let delay_level = match level {
@@ -263,19 +223,19 @@ struct Limits {
 }
 
 struct Bound {
-    zone: Arc<DeclaredZone>,
+    zone: Arc<Zone>,
     burst: u64,
     delay: u64,
 }
 
 impl Bound {
     fn buckets(&self) -> MutexGuard<'_, LeakyBuckets> {
-        self.zone.state.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.zone.state().lock()
     }
 
     /// How long an excess is to be waited for, milliseconds.
     fn wait_ms(&self, excess: u64) -> u64 {
-        excess.saturating_sub(self.delay).saturating_mul(1000) / self.zone.rate
+        excess.saturating_sub(self.delay).saturating_mul(1000) / self.zone.extra.0
     }
 }
 
@@ -291,19 +251,9 @@ impl Step for Limits {
         let mut held: Held = Vec::new();
         let mut counted = None;
         for (n, limit) in self.limits.iter().enumerate() {
-            let key = request.render(&limit.zone.key);
-            if key.is_empty() {
-                continue;
-            }
-            if key.len() > KEY_BYTES_MAX {
-                let (text, key) = (&limit.zone.key_text, BStr::new(&key));
-                let message =
-                    format_args!("the value of the \"{text}\" key is more than 65535 bytes: \"{key}\"");
-                request.log_error(Level::Error, message);
-                continue;
-            }
+            let Some(key) = KIND.key(&limit.zone, request) else { continue };
             let last = n + 1 == self.limits.len();
-            let asked = limit.buckets().ask(&key, now_ms, limit.zone.rate, limit.burst, last);
+            let asked = limit.buckets().ask(&key, now_ms, limit.zone.extra.0, limit.burst, last);
             match asked {
                 Asked::Held => held.push((limit, key)),
                 Asked::Passed(excess) => counted = Some((limit, excess)),
@@ -358,7 +308,7 @@ impl Limits {
     ) -> Flow {
         let mut longest = counted.map(|(limit, excess)| (limit.wait_ms(excess), limit, excess));
         for (limit, key) in held.into_iter().rev() {
-            let excess = limit.buckets().settle(&key, now_ms, limit.zone.rate);
+            let excess = limit.buckets().settle(&key, now_ms, limit.zone.extra.0);
             let wait_ms = limit.wait_ms(excess);
             if longest.is_none_or(|(longest_ms, ..)| wait_ms > longest_ms) {
                 longest = Some((wait_ms, limit, excess));

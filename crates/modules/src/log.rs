@@ -11,7 +11,6 @@ use engine::module::{Declare, cells, finish_nothing};
 use engine::{Build, Installer, Logger, Module, Request};
 use net::errno::ErrnoMessage;
 use net::log::Buffering;
-use net::log::syslog::Parameters;
 use net::log::variable::{VariableLogOptions, VariableLogs};
 use schema::value::{argument, milliseconds, number, seconds, size};
 use schema::{Directive, Inherit, Problem, Services, Value, field};
@@ -343,7 +342,8 @@ fn add_log(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Proble
     }
     let has_variables = path.text.contains(&b'$');
     let syslog = path.text.strip_prefix(b"syslog:");
-    let syslog = syslog.map(Parameters::parse).transpose().map_err(|text| Problem::new(text).on(path))?;
+    let syslog =
+        syslog.map(engine::log::syslog_parameters).transpose().map_err(|problem| problem.on(path))?;
     let format = match node.args.get(1) {
         None => combined(build)?,
         Some(word) => {
@@ -356,10 +356,12 @@ fn add_log(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Proble
     let options = Options::parse(node, build)?;
     let buffering = options.buffering(path)?;
     let is_syslog = syslog.is_some();
-    let target = syslog.map_or_else(
-        || Target::File(build.full_path(path.text.as_ref())),
-        |found| Target::Syslog(Box::new(found)),
-    );
+    let target = match syslog {
+        Some(found) => Target::Syslog(Box::new(found)),
+        // As in nginx, no name at all is the standard error.
+        None if path.text.is_empty() => Target::Stderr,
+        None => Target::File(build.full_path(path.text.as_ref())),
+    };
     let place = match (target, buffering) {
         (_, Some(_)) if has_variables && !is_syslog => {
             return Err(Problem::new("buffered logs cannot have variables in name").on(path));

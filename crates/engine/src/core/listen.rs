@@ -418,6 +418,7 @@ fn split_host(text: &[u8]) -> Result<HostAndPort<'_>, &'static str> {
         return Err("invalid host");
     }
     match text.split_once_str(":") {
+        _ if text.is_empty() => Err("no host"),
         Some((b"", _)) => Err("no host"),
         Some((b"*", port)) => Ok((None, Some(port))),
         Some((host, port)) => Ok((Some(host), Some(port))),

@@ -6,7 +6,7 @@ use super::types::Types;
 use super::values::*;
 use crate::log::ErrorLog;
 use crate::module::{Build, Declare, Module, cells, finish_nothing, install_nothing};
-use crate::variables;
+use crate::{own, variables};
 use bstr::{BString, ByteSlice};
 use conf::Node;
 use schema::value::argument;
@@ -241,18 +241,6 @@ fn early_hints(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Pr
     Ok(())
 }
 
-/// A `Declare` whose only inheritance is that of these cells.
-macro_rules! own {
-    ($read:ident, $cell:ident) => {
-        &Declare::<Core> {
-            read: $read,
-            nested: None,
-            inherit: Some(|outer, inner| inner.$cell.inherit_from(&outer.$cell)),
-            settle: Some(|cells| cells.$cell.settle()),
-        }
-    };
-}
-
 pub(super) static MODULE: Module = Module {
     name: "core",
     directives: &[
@@ -271,13 +259,13 @@ pub(super) static MODULE: Module = Module {
         Directive {
             name: "root",
             default: "html",
-            set: own!(root, root),
+            set: own!(Core, root, root),
             doc: "The folder that files are served from.",
         },
         Directive {
             name: "alias",
             default: "html",
-            set: own!(root, root),
+            set: own!(Core, root, root),
             doc: "The folder that stands for the location's prefix.",
         },
         Directive {
@@ -304,7 +292,7 @@ pub(super) static MODULE: Module = Module {
         Directive {
             name: "error_page",
             default: "",
-            set: own!(error_page, error_page),
+            set: own!(Core, error_page, error_page),
             doc: "A page shown instead of a status.",
         },
         Directive {
@@ -316,7 +304,7 @@ pub(super) static MODULE: Module = Module {
         Directive {
             name: "error_log",
             default: "",
-            set: own!(error_log, error_log),
+            set: own!(Core, error_log, error_log),
             doc: "Where messages go, and from which level on.",
         },
         Directive {
@@ -334,7 +322,7 @@ pub(super) static MODULE: Module = Module {
         Directive {
             name: "internal",
             default: "off",
-            set: own!(internal, internal),
+            set: own!(Core, internal, internal),
             doc: "The location is only for internal redirects.",
         },
         Directive {
@@ -581,7 +569,7 @@ pub(super) static MODULE: Module = Module {
         Directive {
             name: "early_hints",
             default: "",
-            set: own!(early_hints, early_hints),
+            set: own!(Core, early_hints, early_hints),
             doc: "When responses with status 103 are passed on.",
         },
     ],

@@ -349,6 +349,10 @@ async fn connect(
         options.bind = local_address(&text);
         options.transparent = bind.transparent;
     }
+    let place = request.thread.place_upstream().map_err(|most| {
+        request.log_error(Level::Alert, format_args!("{most} worker_connections are not enough"));
+        Failure::client(Status::INTERNAL_SERVER_ERROR)
+    })?;
     let deadline = patience.to_connect(Duration::from_millis(call.settings.connect_timeout.0));
     let watched = !call.settings.ignore_client_abort.0;
     let gone = poll_fn(|cx| if watched { driver.poll_closed(cx) } else { Poll::Pending });
@@ -360,7 +364,7 @@ async fn connect(
         }
     };
     match connected {
-        Ok(stream) => Ok(Box::new(Connection { stream, requests: 0, made_ms: net::clock::now_ms() })),
+        Ok(stream) => Ok(Box::new(Connection { stream, place, requests: 0, made_ms: net::clock::now_ms() })),
         Err(error) => {
             request.log_error(Level::Error, format_args!("{error}"));
             let timed_out = error.errno == Errno::TIMEDOUT;

@@ -1,5 +1,6 @@
 //! Idle connections to upstreams, kept for the next request. One pool a thread; nothing is shared.
 
+use crate::thread::Place;
 use net::address::Address;
 use net::stream::Stream;
 use std::cell::RefCell;
@@ -84,6 +85,8 @@ impl Hasher for AsItIs {
 pub struct Connection {
     /// The connection.
     pub stream: Stream,
+    /// Its place among the thread's connections.
+    pub place: Place,
     /// Requests it has served.
     pub requests: u64,
     /// When it was made, monotonic milliseconds.

@@ -6,6 +6,7 @@
 use super::Attempted;
 use crate::Request;
 use crate::module::{Read, Variable};
+use crate::variables::core::joined;
 use std::io::Write;
 
 /// The variables.
@@ -56,12 +57,12 @@ pub static VARIABLES: &[Variable] = &[
     ),
     prefix(
         "upstream_http_",
-        |r, name, o| joined(&r.upstream_fields, name, o),
+        |r, name, o| joined(&r.upstream_fields, name, b", ", o),
         "A header of the upstream's answer.",
     ),
     prefix(
         "upstream_trailer_",
-        |r, name, o| joined(&r.upstream_trailers, name, o),
+        |r, name, o| joined(&r.upstream_trailers, name, b", ", o),
         "A trailer of the upstream's answer.",
     ),
     prefix("upstream_cookie_", cookie, "A cookie that the upstream's answer sets."),
@@ -110,19 +111,6 @@ fn seconds(out: &mut Vec<u8>, milliseconds: Option<u64>) {
         None => out.push(b'-'),
         Some(milliseconds) => _ = write!(out, "{}.{:03}", milliseconds / 1000, milliseconds % 1000),
     }
-}
-
-/// All fields of that name, a variable's underscores standing for hyphens.
-fn joined(fields: &http::Fields, name: &[u8], out: &mut Vec<u8>) -> bool {
-    let mut found = false;
-    for value in fields.all_as_variable(name) {
-        if found {
-            out.extend_from_slice(b", ");
-        }
-        out.extend_from_slice(value);
-        found = true;
-    }
-    found
 }
 
 fn cookie(request: &mut Request, name: &[u8], out: &mut Vec<u8>) -> bool {

@@ -40,7 +40,7 @@ fn write_limit_rate(request: &mut Request, value: &[u8]) {
 }
 
 /// Values of all header fields of a name (a variable's: underscores stand for hyphens), joined as nginx joins them.
-fn joined(fields: &http::Fields, rest: &[u8], separator: &[u8], out: &mut Vec<u8>) -> bool {
+pub(crate) fn joined(fields: &http::Fields, rest: &[u8], separator: &[u8], out: &mut Vec<u8>) -> bool {
     let mut found = false;
     for value in fields.all_as_variable(rest) {
         if found {

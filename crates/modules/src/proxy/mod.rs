@@ -8,6 +8,7 @@ use conf::{Node, Span};
 use engine::Request;
 use engine::core::Matcher;
 use engine::module::{Build, Declare, Installer, Module, Variable, cells, finish_nothing};
+use engine::own;
 use engine::upstream::settings::{Settings, family};
 use pass::{Pass, ProxyStep, Target};
 use rewrites::{CookieFlags, Rewrite};
@@ -129,17 +130,6 @@ fn cookie_flags(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), P
     Ok(())
 }
 
-macro_rules! own {
-    ($read:ident, $cell:ident) => {
-        &Declare::<Conf> {
-            read: $read,
-            nested: None,
-            inherit: Some(|outer, inner| inner.$cell.inherit_from(&outer.$cell)),
-            settle: Some(|cells| cells.$cell.settle()),
-        }
-    };
-}
-
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     let conf: &Conf = installer.conf();
     let Some((pass, location)) = pass_in_force(installer) else { return Ok(()) };
@@ -216,7 +206,7 @@ pub static MODULE: Module = Module {
         Directive {
             name: "proxy_set_header",
             default: "",
-            set: own!(set_header, set_header),
+            set: own!(Conf, set_header, set_header),
             doc: "A header of the request towards the upstream.",
         },
         Directive {
@@ -234,25 +224,25 @@ pub static MODULE: Module = Module {
         Directive {
             name: "proxy_redirect",
             default: "",
-            set: own!(redirect, redirect),
+            set: own!(Conf, redirect, redirect),
             doc: "What becomes of the Location and Refresh headers.",
         },
         Directive {
             name: "proxy_cookie_domain",
             default: "",
-            set: own!(cookie_domain, cookie_domain),
+            set: own!(Conf, cookie_domain, cookie_domain),
             doc: "What becomes of the domain of cookies.",
         },
         Directive {
             name: "proxy_cookie_path",
             default: "",
-            set: own!(cookie_path, cookie_path),
+            set: own!(Conf, cookie_path, cookie_path),
             doc: "What becomes of the path of cookies.",
         },
         Directive {
             name: "proxy_cookie_flags",
             default: "",
-            set: own!(cookie_flags, cookie_flags),
+            set: own!(Conf, cookie_flags, cookie_flags),
             doc: "Flags added to cookies or taken away.",
         },
         Directive {
