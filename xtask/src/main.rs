@@ -16,8 +16,8 @@ usage: cargo xtask COMMAND
   bench [WORKLOAD...] [--peer nginx|haproxy|gapura[=PATH]]... [--binary PATH] [--rounds N] [--seconds S]
         [--json FILE] [--svg FILE] [--syscalls] [--perf]
         measures Gapura beside other servers; see bench/README.md
-  spec [--oracle[=NGINX]] [--binary PATH] [--only NAME] [--update] [FILE...]
-        runs the specification documents on Gapura, or on a real nginx; --update shortens spec/pending.txt
+  spec [--oracle[=NGINX]] [--binary PATH] [--only NAME] [FILE...]
+        runs the specification documents on Gapura, or on a real nginx
   compat --suite DIR [--binary PATH] [--only TEXT] [--update]
         runs nginx's own tests (a checkout of nginx/nginx-tests) and compares with compat/nginx-tests.txt
   tidy [--update]

@@ -1,9 +1,6 @@
 //! `cargo xtask spec`: the specification documents on Gapura or on a real nginx.
-//!
-//! `spec/pending.txt` names the documents that Gapura does not fulfil yet. They run with the others and may fail, unless
-//! they are asked for by name; `--update` takes those that hold off the list, which only shrinks.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -11,9 +8,6 @@ use testkit::{Binary, Document, Outcome, run_document};
 
 /// Documents that run at the same time.
 const PARALLEL: usize = 2;
-
-/// The documents that Gapura does not fulfil yet.
-const PENDING: &str = "spec/pending.txt";
 
 /// What to run on what.
 #[derive(Debug, Default)]
@@ -26,8 +20,6 @@ pub struct Options {
     pub only: Option<String>,
     /// Only these documents.
     pub files: Vec<PathBuf>,
-    /// Takes documents that hold off the list of those that do not yet.
-    pub update: bool,
 }
 
 /// Reads the command line and runs.
@@ -38,7 +30,6 @@ pub fn main(arguments: &[String]) -> Result<(), String> {
         let mut value = || arguments.next().cloned().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
             "--oracle" => options.oracle = true,
-            "--update" => options.update = true,
             "--binary" => options.binary = Some(value()?.into()),
             "--only" => options.only = Some(value()?),
             _ if argument.starts_with("--oracle=") => {
@@ -64,9 +55,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let files = documents(options)?;
     println!("specs on {} {} ({}), {} documents", binary.name, binary.version, path.display(), files.len());
     let queue: Mutex<VecDeque<PathBuf>> = Mutex::new(files.into());
-    let by_name = options.only.is_some() || !options.files.is_empty();
-    let pending = if options.oracle || by_name { BTreeSet::new() } else { read_pending()? };
-    let total = Mutex::new(Total { pending, ..Total::default() });
+    let total = Mutex::new(Total::default());
     std::thread::scope(|scope| {
         for _ in 0..PARALLEL {
             scope.spawn(|| {
@@ -80,25 +69,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         }
     });
     let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if options.update && !by_name && !options.oracle {
-        write_pending(&total.still_pending)?;
-    }
     total.finish()
-}
-
-fn read_pending() -> Result<BTreeSet<String>, String> {
-    match std::fs::read_to_string(root().join(PENDING)) {
-        Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
-        Err(e) => Err(format!("{PENDING}: {e}")),
-    }
-}
-
-fn write_pending(names: &BTreeSet<String>) -> Result<(), String> {
-    let file = root().join(PENDING);
-    let text: String = names.iter().map(|name| format!("{name}\n")).collect();
-    let result = if names.is_empty() { std::fs::remove_file(file) } else { std::fs::write(file, text) };
-    result.or_else(|e| if names.is_empty() { Ok(()) } else { Err(format!("{PENDING}: {e}")) })
 }
 
 #[derive(Default)]
@@ -107,9 +78,6 @@ struct Total {
     failed: usize,
     skipped: usize,
     documents: usize,
-    pending: BTreeSet<String>,
-    still_pending: BTreeSet<String>,
-    hold_now: Vec<String>,
     bad_documents: Vec<String>,
 }
 
@@ -125,21 +93,9 @@ impl Total {
         let Outcome { passed, failed, skipped, failures, kept } = outcome;
         self.passed += passed;
         let left_out = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
-        let pending = self.pending.contains(&name);
         if failures.is_empty() {
             println!("ok   {name} ({passed} checks{left_out})");
             self.skipped += skipped;
-            self.hold_now.extend(pending.then_some(name));
-            return;
-        }
-        if pending {
-            println!("wait {name} ({passed} passed, {failed} not yet{left_out})");
-            self.skipped += skipped + failed;
-            self.still_pending.insert(name);
-            // Nobody looks at them before their time.
-            for folder in kept {
-                let _ = std::fs::remove_dir_all(folder);
-            }
             return;
         }
         println!("FAIL {name} ({passed} passed, {failed} failed{left_out})");
@@ -155,14 +111,11 @@ impl Total {
     }
 
     fn finish(self) -> Result<(), String> {
-        if !self.hold_now.is_empty() {
-            println!("these hold now, take them off {PENDING} with --update: {}", self.hold_now.join(" "));
-        }
         if !self.bad_documents.is_empty() {
             println!("documents that failed: {}", self.bad_documents.join(" "));
         }
-        let hold = self.documents - self.bad_documents.len() - self.still_pending.len();
-        println!("{hold} of {} documents hold, {} not yet", self.documents, self.still_pending.len());
+        let hold = self.documents - self.bad_documents.len();
+        println!("{hold} of {} documents hold", self.documents);
         println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
         if self.failed > 0 { Err("the specs do not hold".to_owned()) } else { Ok(()) }
     }

@@ -33,6 +33,27 @@ const STRACE: Tool = Tool { package: "strace", why: "counts system calls", prese
 const PERF: Tool =
     Tool { package: "linux-perf", why: "finds where the time goes", present: || runs("perf", "--version") };
 
+/// Modules that files of nginx's own test suite ask for.
+const PERL: &[Tool] = &[
+    perl("libfcgi-perl", || has_perl("FCGI")),
+    perl("libscgi-perl", || has_perl("SCGI")),
+    perl("libcache-memcached-perl", || has_perl("Cache::Memcached")),
+    perl("libprotocol-websocket-perl", || has_perl("Protocol::WebSocket")),
+    perl("libgd-perl", || has_perl("GD")),
+    perl("libio-socket-ssl-perl", || has_perl("IO::Socket::SSL")),
+    perl("libcryptx-perl", || has_perl("Crypt::Misc")),
+];
+
+const fn perl(package: &'static str, present: fn() -> bool) -> Tool {
+    Tool { package, why: "some of nginx's own tests ask for it", present }
+}
+
+/// Installs what nginx's own tests ask for.
+pub fn install_for_compat() -> Result<(), String> {
+    let missing: Vec<&Tool> = PERL.iter().filter(|tool| !(tool.present)()).collect();
+    if missing.is_empty() { Ok(()) } else { install_missing(&missing) }
+}
+
 /// Installs what the tests need, or says what cannot be installed.
 pub fn install() -> Result<(), String> {
     let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !(tool.present)()).collect();
@@ -86,6 +107,11 @@ fn apt(arguments: &[&str]) -> Result<(), String> {
 
 fn runs(program: &str, argument: &str) -> bool {
     Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success())
+}
+
+fn has_perl(module: &str) -> bool {
+    let loaded = Command::new("perl").arg(format!("-M{module}")).args(["-e", "1"]).output();
+    loaded.is_ok_and(|output| output.status.success())
 }
 
 fn is_root() -> bool {
