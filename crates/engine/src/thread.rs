@@ -8,7 +8,7 @@ use crate::upstream::keepalive::Pools;
 use bstr::BString;
 use conf::Level;
 use net::file::cache::FileCache;
-use net::resolver::Resolver;
+use net::resolver::{Resolver, ResolverSettings};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt::Arguments;
@@ -106,9 +106,35 @@ pub struct Thread {
     /// A connection has ended.
     changed: Notify,
     open_files: RefCell<HashMap<(usize, u64), Rc<FileCache>>>,
-    /// Upstreams for hosts that variables named, with the moment their addresses end.
-    dynamic: RefCell<HashMap<(BString, u16), Dynamic>>,
-    resolvers: RefCell<HashMap<usize, Rc<Resolver>>>,
+    /// Who is asked for names, and what variables named.
+    resolvers: RefCell<HashMap<ResolverSettings, Rc<Named>>>,
+}
+
+/// A resolver, with the upstreams made for hosts that variables named where it is in force.
+pub struct Named {
+    /// Who is asked.
+    pub resolver: Resolver,
+    /// With the moment their addresses end.
+    upstreams: RefCell<HashMap<(BString, u16), Dynamic>>,
+}
+
+impl Named {
+    /// The upstream made for a host, while its addresses hold.
+    pub fn upstream(&self, host: &BString, port: u16) -> Option<Arc<Upstream>> {
+        let upstreams = self.upstreams.borrow();
+        let (upstream, until_ms) = upstreams.get(&(host.clone(), port))?;
+        (net::clock::now_ms() < *until_ms).then(|| upstream.clone())
+    }
+
+    /// Keeps an upstream made for a host.
+    pub fn keep(&self, host: &BString, port: u16, upstream: Arc<Upstream>, until_ms: u64) {
+        let mut upstreams = self.upstreams.borrow_mut();
+        if upstreams.len() >= DYNAMIC_UPSTREAMS_MAX {
+            let now_ms = net::clock::now_ms();
+            upstreams.retain(|_, (_, until_ms)| now_ms < *until_ms && *until_ms < u64::MAX);
+        }
+        upstreams.insert((host.clone(), port), (upstream, until_ms));
+    }
 }
 
 impl std::ops::Deref for Thread {
@@ -138,7 +164,6 @@ impl Thread {
             room_made_ms: Cell::new(0),
             changed: Notify::new(),
             open_files: RefCell::default(),
-            dynamic: RefCell::default(),
             resolvers: RefCell::default(),
         })
     }
@@ -301,28 +326,15 @@ impl Thread {
         caches.entry((files_max, inactive_seconds)).or_insert_with(make).clone()
     }
 
-    /// The upstream made for a host that variables named, while its addresses hold.
-    pub fn dynamic_upstream(&self, host: &BString, port: u16) -> Option<Arc<Upstream>> {
-        let dynamic = self.dynamic.borrow();
-        let (upstream, until_ms) = dynamic.get(&(host.clone(), port))?;
-        (net::clock::now_ms() < *until_ms).then(|| upstream.clone())
-    }
-
-    /// Keeps an upstream made for a host that variables named.
-    pub fn keep_dynamic_upstream(&self, host: &BString, port: u16, upstream: Arc<Upstream>, until_ms: u64) {
-        let mut dynamic = self.dynamic.borrow_mut();
-        if dynamic.len() >= DYNAMIC_UPSTREAMS_MAX {
-            let now_ms = net::clock::now_ms();
-            dynamic.retain(|_, (_, until_ms)| now_ms < *until_ms && *until_ms < u64::MAX);
-        }
-        dynamic.insert((host.clone(), port), (upstream, until_ms));
-    }
-
     /// The resolver of a location: `resolver`'s name servers, or the system's.
-    pub fn resolver(&self, plan: &Plan) -> Rc<Resolver> {
-        let key = Arc::as_ptr(&plan.core) as usize;
-        let make = || Rc::new(Resolver::new(plan.core.resolver_settings()));
-        self.resolvers.borrow_mut().entry(key).or_insert_with(make).clone()
+    pub fn named(&self, plan: &Plan) -> Rc<Named> {
+        let settings = plan.core.resolver_settings();
+        let mut resolvers = self.resolvers.borrow_mut();
+        if let Some(known) = resolvers.get(&settings) {
+            return known.clone();
+        }
+        let made = Named { resolver: Resolver::new(settings.clone()), upstreams: RefCell::default() };
+        resolvers.entry(settings).or_insert(Rc::new(made)).clone()
     }
 
     /// Writes a message that belongs to no request, to the main error log.

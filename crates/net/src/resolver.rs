@@ -37,7 +37,7 @@ const HOSTS_FILE_MS: u64 = 5000;
 const SERVICE_PEERS_MAX: usize = 256;
 
 /// What to ask, and how long to believe it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResolverSettings {
     /// Whom to ask.
     pub servers: Servers,
@@ -52,7 +52,7 @@ pub struct ResolverSettings {
 }
 
 /// Whom a resolver asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Servers {
     /// What `/etc/resolv.conf` and `/etc/hosts` say at the time of asking.
     System,
@@ -199,6 +199,7 @@ impl Resolver {
             // The file is looked at again when it changes; until then this costs nothing to ask.
             return Ok(Answer { addresses: listed.into(), valid_until_ms: clock::now_ms() + HOSTS_FILE_MS });
         }
+        let name = &name.to_ascii_lowercase()[..];
         ask_once(&inner.hosts, name, || inner.ask_addresses(name), |answer| answer.valid_until_ms).await
     }
 
@@ -254,15 +255,11 @@ impl Inner {
         Ok(Answer { addresses: addresses.into(), valid_until_ms })
     }
 
-    /// Each address of a wanted family once, IPv4 first.
+    /// The addresses of wanted families, IPv4 first. One that is named twice has two turns, as in nginx.
     fn wanted(&self, found: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        for address in found {
-            let is_wanted = if address.is_ipv4() { self.settings.ipv4 } else { self.settings.ipv6 };
-            if is_wanted && !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
+        let is_wanted =
+            |address: &IpAddr| if address.is_ipv4() { self.settings.ipv4 } else { self.settings.ipv6 };
+        let mut addresses: Vec<IpAddr> = found.filter(is_wanted).collect();
         addresses.sort_by_key(IpAddr::is_ipv6);
         addresses
     }

@@ -29,7 +29,7 @@ const AGAIN_SECONDS_MAX: u64 = 3600;
 pub(super) fn known_upstream(request: &Request<'_>, call: &Call) -> Option<Arc<Upstream>> {
     match &call.destination {
         Destination::Group(upstream) => Some(upstream.clone()),
-        Destination::Host { host, port } => request.thread.dynamic_upstream(host, *port),
+        Destination::Host { host, port } => request.thread.named(request.plan).upstream(host, *port),
     }
 }
 
@@ -39,34 +39,33 @@ pub(super) async fn make_upstream(
     host: &BString,
     port: u16,
 ) -> Result<Arc<Upstream>, Status> {
+    let named = request.thread.named(request.plan);
     if let Some(path) = host.strip_prefix(b"unix:") {
         let upstream = Arc::new(group_of(host, vec![Address::unix(path)]));
-        request.thread.keep_dynamic_upstream(host, port, upstream.clone(), u64::MAX);
+        named.keep(host, port, upstream.clone(), u64::MAX);
         return Ok(upstream);
     }
     let addresses = match std::str::from_utf8(host).ok().and_then(super::url::literal) {
         Some(ip) => vec![(ip, u64::MAX)],
-        None => {
-            let resolver = request.thread.resolver(request.plan);
-            match resolver.lookup(host).await {
-                Ok(answer) => answer.addresses.iter().map(|ip| (*ip, answer.valid_until_ms)).collect(),
-                Err(error) => {
-                    request.log_error(Level::Error, format_args!("{host} could not be resolved ({error})"));
-                    return Err(Status::BAD_GATEWAY);
-                }
+        None => match named.resolver.lookup(host).await {
+            Ok(answer) => answer.addresses.iter().map(|ip| (*ip, answer.valid_until_ms)).collect(),
+            Err(error) => {
+                request.log_error(Level::Error, format_args!("{host} could not be resolved ({error})"));
+                return Err(Status::BAD_GATEWAY);
             }
-        }
+        },
     };
     let valid_until_ms = addresses.iter().map(|(_, until)| *until).min().unwrap_or(0);
     let addresses = addresses.iter().map(|(ip, _)| Address::Inet(SocketAddr::new(*ip, port)));
     let made = Arc::new(group_of(host, addresses.collect()));
-    request.thread.keep_dynamic_upstream(host, port, made.clone(), valid_until_ms);
+    named.keep(host, port, made.clone(), valid_until_ms);
     Ok(made)
 }
 
-/// A group for one host.
+/// A group for one host. As in nginx, one request's failure does not keep the next from an address.
 fn group_of(host: &BString, addresses: Vec<Address>) -> Upstream {
-    let peer = balance::Peer::new(host.clone());
+    let mut peer = balance::Peer::new(host.clone());
+    peer.max_fails = 0;
     let server = Server { text: host.clone(), name: None, addresses, peer, resolve: false };
     Upstream::new(host.clone(), vec![server], Default::default(), Keepalive::default(), None, true)
 }
@@ -160,6 +159,7 @@ impl Lookup {
     fn put(&self, mut known: Vec<Address>, mut found: Vec<Address>) {
         known.sort();
         found.sort();
+        found.dedup();
         if known != found {
             self.upstream.put_addresses(self.line, found);
         }
