@@ -4,6 +4,7 @@ use crate::Request;
 use crate::core::values::BodyInFile;
 use crate::driver::{BodyError, Driver};
 use conf::Level;
+use net::errno::ErrnoMessage;
 use net::file::temporary::Keep;
 use net::timer::Deadline;
 use std::io::IoSlice;
@@ -112,7 +113,8 @@ fn spill(request: &mut Request<'_>, core: &crate::core::Core) -> Result<(), Body
     request.body.memory.clear();
     request.body.stored_bytes = offset + *written.as_ref().unwrap_or(&0);
     written.map(drop).map_err(|error| {
-        request.log_error(Level::Crit, format_args!("{error}"));
+        let (call, path, message) = (error.call, bstr::BStr::new(file.path()), ErrnoMessage(error.errno));
+        request.log_error(Level::Crit, format_args!("{call} \"{path}\" failed ({message})"));
         BodyError::Storage
     })
 }

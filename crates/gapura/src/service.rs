@@ -230,6 +230,13 @@ fn stay_on(processors: &[usize], serving: &engine::thread::Thread) {
 
 async fn thread(serving: Rc<engine::thread::Thread>, mine: Mine, mut orders: Mailbox<Command>) {
     let mut acceptors: Vec<(Arc<OwnedFd>, tokio::task::JoinHandle<()>)> = Vec::new();
+    let logging = Rc::downgrade(&serving);
+    net::log::on_failure(move |failure| {
+        if let Some(serving) = logging.upgrade() {
+            let message = format_args!("{failure} while logging request");
+            serving.log(&serving.snapshot(), Level::Alert, None, message);
+        }
+    });
     loop {
         let command = match race(orders.recv(), drained(&serving, &mine)).await {
             First::Left(command) => command,
@@ -312,7 +319,12 @@ async fn accept(serving: Rc<engine::thread::Thread>, mine: Mine, mut acceptor: A
 fn accept_failed(serving: &engine::thread::Thread, errno: Errno) {
     let snapshot = serving.snapshot();
     let message = format_args!("accept4() failed ({})", ErrnoMessage(errno));
-    serving.log(&snapshot, Level::Alert, None, message);
+    let level = match errno {
+        Errno::CONNABORTED => Level::Error,
+        Errno::MFILE | Errno::NFILE => Level::Crit,
+        _ => Level::Alert,
+    };
+    serving.log(&snapshot, level, None, message);
 }
 
 /// Serves the connections that other threads accepted.

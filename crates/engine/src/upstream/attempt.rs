@@ -14,7 +14,7 @@ use balance::{Attempt, Key, Outcome, PeerIndex, Timings};
 use conf::Level;
 use http::{Method, ResponseFraming, ResponseHead, Status};
 use net::address::Address;
-use net::connect::ConnectOptions;
+use net::connect::{ConnectOptions, ConnectStep};
 use net::errno::Errno;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -365,6 +365,12 @@ async fn connect(
     };
     match connected {
         Ok(stream) => Ok(Box::new(Connection { stream, place, requests: 0, made_ms: net::clock::now_ms() })),
+        // This machine could not even try: no other peer would do better.
+        Err(error) if !error.is_peer_fault() => {
+            let level = if error.step == ConnectStep::Bind { Level::Crit } else { Level::Alert };
+            request.log_error(level, format_args!("{error}"));
+            Err(Failure::client(Status::INTERNAL_SERVER_ERROR))
+        }
         Err(error) => {
             request.log_error(Level::Error, format_args!("{error}"));
             let timed_out = error.errno == Errno::TIMEDOUT;
@@ -373,8 +379,7 @@ async fn connect(
             } else {
                 (NextUpstream::ERROR, Status::BAD_GATEWAY)
             };
-            let outcome = if error.is_peer_fault() { Outcome::Failure } else { Outcome::NotCounted };
-            Err(Failure::of(reason, status, outcome, false))
+            Err(Failure::of(reason, status, Outcome::Failure, false))
         }
     }
 }

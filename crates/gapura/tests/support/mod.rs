@@ -10,6 +10,7 @@ pub mod client;
 pub mod gateway;
 pub mod hosts;
 pub mod load;
+pub mod origin;
 pub mod server;
 
 use std::path::{Path, PathBuf};

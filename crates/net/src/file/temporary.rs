@@ -143,22 +143,23 @@ impl TemporaryFile {
         &self.path
     }
 
-    /// Writes all parts from `offset` on. A full disk is `pwritev() failed (28: No space left on device)`; what
+    /// Writes all parts from `offset` on. A full disk is `pwrite() failed (28: No space left on device)`; what
     /// was written before it is undefined then.
     pub fn write_at(&self, parts: &mut [IoSlice<'_>], offset: u64) -> Result<u64, FileError> {
         let mut parts = parts;
         let mut written = 0;
         IoSlice::advance_slices(&mut parts, 0);
+        let call = if parts.len() > 1 { "pwritev()" } else { "pwrite()" };
         while !parts.is_empty() {
             match pwritev(&self.file, &parts[..parts.len().min(1024)], offset + written) {
                 // A file never takes nothing; said so that the loop ends whatever the file system does.
-                Ok(0) => return Err(FileError { call: "pwritev()", errno: Errno::IO }),
+                Ok(0) => return Err(FileError { call, errno: Errno::IO }),
                 Ok(count) => {
                     written += count as u64;
                     IoSlice::advance_slices(&mut parts, count);
                 }
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(FileError { call: "pwritev()", errno }),
+                Err(errno) => return Err(FileError { call, errno }),
             }
         }
         Ok(written)
@@ -240,6 +241,6 @@ mod tests {
         let full = File::options().read(true).write(true).open("/dev/full").expect("Linux has it");
         let file = TemporaryFile { file: full, path: Vec::new(), remove_at_end: false };
         let error = file.write_at(&mut [IoSlice::new(b"x")], 0).expect_err("it is always full");
-        assert_eq!(error.to_string(), "pwritev() failed (28: No space left on device)");
+        assert_eq!(error.to_string(), "pwrite() failed (28: No space left on device)");
     }
 }

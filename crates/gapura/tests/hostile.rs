@@ -1,0 +1,736 @@
+//! What nobody should send: half requests, endless ones, back ends that talk nonsense or stop anywhere, full disks,
+//! unreadable files, no descriptors left. Each time the one who did it gets a clear answer or an end, the log says why
+//! in nginx's words, nobody else loses anything, and nothing is left behind. `GATEWAY=/usr/sbin/nginx` asks a real nginx.
+
+mod support;
+
+use rustix::net;
+use rustix::process::Signal;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use support::gateway::is_gapura;
+use support::origin::{End, Origin};
+use support::server::{PATIENCE, Server, is_root, status_line};
+use support::{hosts, text_of, wait_for};
+
+/// Most of an answer that is read, bytes.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+/// One part in so many of all prefixes and splits is tried where trying all would take too long.
+const STRIDE: usize = 3;
+
+/// A server with a way to the back end, patient for a second.
+fn gateway(origin: &Origin) -> Server {
+    let conf = format!(
+        "error_log error.log info; pid nginx.pid; worker_processes 1;\nevents {{}}\n\
+         http {{ access_log access.log; client_header_timeout 1s; client_body_timeout 1s; send_timeout 1s;\n\
+         proxy_read_timeout 1s; client_body_temp_path body; proxy_temp_path proxy; lingering_timeout 1s;\n\
+         server {{ listen %HOST%:8080; root html; client_max_body_size 100k;\n\
+         location / {{ return 200 a; }} location /file {{ }}\n\
+         location /p/ {{ proxy_pass http://{0}; }}\n\
+         location /u/ {{ proxy_pass http://{0}; proxy_buffering off; proxy_request_buffering off; }}\n}} }}\n",
+        origin.address
+    );
+    let server = Server::started("nginx", &conf);
+    assert_eq!(server.body(8080), "a");
+    server
+}
+
+/// What is open and who serves, before anything bad happened.
+struct Before {
+    worker: u32,
+    files: usize,
+}
+
+fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+impl Before {
+    fn of(server: &Server) -> Before {
+        let worker = server.worker();
+        Before { worker, files: open_files(worker) }
+    }
+
+    /// The same worker still serves and holds nothing more; nothing alarming was logged, no file is left.
+    fn is_after(&self, server: &Server) {
+        assert_eq!(server.body(8080), "a");
+        assert_eq!(server.worker(), self.worker, "{}", server.log());
+        // Connections to back ends are kept for a while, at most a few of them.
+        let kept_max = 4;
+        let no_more = || (open_files(self.worker) <= self.files + kept_max).then_some(());
+        wait_for("what was open is closed", PATIENCE, no_more);
+        for word in ["panicked", "[alert]", "[emerg]"] {
+            assert!(!server.log().contains(word), "{}", server.log());
+        }
+        for folder in ["body", "proxy"] {
+            let files = fs::read_dir(server.path(folder)).map_or(0, Iterator::count);
+            assert_eq!(files, 0, "files left in {folder}");
+        }
+    }
+}
+
+/// Sends bytes and reads all that comes until the server closes, as text.
+fn ask(server: &Server, bytes: &[u8], more: End) -> String {
+    let mut stream = TcpStream::connect_timeout(&server.address(8080), PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    // The server may refuse before it has read all.
+    let _ = stream.write_all(bytes);
+    match more {
+        End::Close => drop(stream.shutdown(Shutdown::Write)),
+        End::Reset => {
+            net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+            return String::new();
+        }
+        End::Silence => {}
+    }
+    let mut answer = Vec::new();
+    if let Err(error) = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer) {
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(100)]);
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset,
+            "no end within {PATIENCE:?}: {shown:?}"
+        );
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The status of an answer, 0 where there is none.
+fn status(answer: &str) -> u16 {
+    answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or(0)
+}
+
+/// The body of an answer.
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+fn get(server: &Server, path: &str) -> String {
+    ask(
+        server,
+        format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes(),
+        End::Silence,
+    )
+}
+
+#[test]
+fn back_ends_that_talk_nonsense() {
+    let origin = Origin::start();
+    let server = gateway(&origin);
+    let before = Before::of(&server);
+    let ok = "HTTP/1.1 200 OK\r\n";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let long = "a".repeat(20_000);
+    let many = |line: &str, count| line.repeat(count);
+    let closed = "upstream prematurely closed connection while reading response header from upstream";
+    let invalid = "upstream sent invalid header";
+    let length = "upstream sent invalid \"Content-Length\" header";
+    let big = "upstream sent too big header while reading response header from upstream";
+    let chunk = "upstream sent invalid chunked response while reading upstream";
+    let cases: Vec<(String, End, u16, &str)> = vec![
+        (String::new(), End::Close, 502, closed),
+        ("H".into(), End::Close, 502, closed),
+        (ok.into(), End::Close, 502, closed),
+        (
+            String::new(),
+            End::Reset,
+            502,
+            "recv() failed (104: Connection reset by peer) while reading response header",
+        ),
+        (
+            String::new(),
+            End::Silence,
+            504,
+            "upstream timed out (110: Connection timed out) while reading response header",
+        ),
+        (format!("{ok}X: {long}\r\n\r\nx"), End::Close, 502, big),
+        (format!("{ok}{}\r\nx", many("X: y\r\n", 3_000)), End::Close, 502, big),
+        (format!("{ok}{}", many("X: y\r\n", 300_000)), End::Silence, 502, big),
+        (format!("{ok}Content-Length: -5\r\n\r\nhello"), End::Close, 502, length),
+        (format!("{ok}Content-Length: +5\r\n\r\nhello"), End::Close, 502, length),
+        (format!("{ok}Content-Length: a\r\n\r\nhello"), End::Close, 502, length),
+        (format!("{ok}Content-Length: 99999999999999999999\r\n\r\nhello"), End::Close, 502, length),
+        (
+            format!("{ok}Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello"),
+            End::Close,
+            502,
+            "duplicate header line",
+        ),
+        (
+            format!("{ok}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            End::Close,
+            502,
+            "upstream sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time",
+        ),
+        (
+            format!("{ok}Transfer-Encoding: gzip\r\n\r\nhello"),
+            End::Close,
+            502,
+            "unknown \"Transfer-Encoding\"",
+        ),
+        (format!("{ok}X: a\0b\r\n\r\nhello"), End::Close, 502, invalid),
+        (format!("{ok}\0X: ab\r\n\r\nhello"), End::Close, 502, invalid),
+        (format!("{ok}X: y\r\n z\r\n\r\nhello"), End::Close, 502, invalid),
+        (format!("{chunked}zz\r\nhello\r\n0\r\n\r\n"), End::Close, 200, chunk),
+        (format!("{chunked}-5\r\nhello\r\n0\r\n\r\n"), End::Close, 200, chunk),
+        (format!("{chunked}fffffffffffffffff\r\nhello\r\n0\r\n\r\n"), End::Close, 200, chunk),
+        (format!("{chunked}5\r\nhelloXX0\r\n\r\n"), End::Close, 200, chunk),
+        (
+            format!("{chunked}5\r\nhel"),
+            End::Close,
+            200,
+            "upstream prematurely closed connection while reading upstream",
+        ),
+        (
+            format!("{ok}Content-Length: 9\r\n\r\nhello"),
+            End::Silence,
+            200,
+            "upstream timed out (110: Connection timed out)",
+        ),
+        (
+            format!("{ok}Content-Length: 9\r\n\r\nhello"),
+            End::Reset,
+            200,
+            "failed (104: Connection reset by peer)",
+        ),
+    ];
+    let mut seen = server.log().len();
+    for (reply, end, expected, words) in cases {
+        let shown: String = reply.chars().take(80).collect();
+        let number = origin.reply(&reply, end);
+        let answer = get(&server, &format!("/p/{number}"));
+        assert_eq!(status(&answer), expected, "{shown:?} {end:?}: {answer}");
+        let logged = || server.log()[seen..].contains(words).then_some(());
+        wait_for(&format!("{words:?} after {shown:?}\n{}", &server.log()[seen..]), PATIENCE, logged);
+        seen = server.log().len();
+    }
+    before.is_after(&server);
+}
+
+#[test]
+fn back_ends_that_say_too_much() {
+    // nginx takes a 100 for the answer, and answers nonsense without a head.
+    if !is_gapura() {
+        return;
+    }
+    let origin = Origin::start();
+    let server = gateway(&origin);
+    let before = Before::of(&server);
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    for (reply, expected) in [
+        ("HTTP/1.1 100 Continue\r\n\r\n".repeat(2_000) + answer, "hello"),
+        ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".repeat(2_000) + answer, "hello"),
+        (format!("{answer} and then some"), "hello"),
+        ("HTTP/1.1 204 No Content\r\n\r\nhello".to_owned(), ""),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\nhello".to_owned(), ""),
+        ("nonsense".to_owned(), "8\r\nnonsense\r\n0\r\n\r\n"),
+    ] {
+        for place in ["p", "u"] {
+            let number = origin.reply(&reply, End::Close);
+            let answer = get(&server, &format!("/{place}/{number}"));
+            assert_eq!(body(&answer), expected, "{:?}: {answer}", &reply[..30.min(reply.len())]);
+        }
+    }
+    before.is_after(&server);
+}
+
+#[test]
+fn back_ends_that_stop_anywhere() {
+    let origin = Origin::start();
+    let server = gateway(&origin);
+    let before = Before::of(&server);
+    let plain = "HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 5\r\n\r\nhello";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n";
+    for (whole, place) in [(plain, "p"), (plain, "u"), (chunked, "p"), (chunked, "u")] {
+        let head = whole.find("\r\n\r\n").unwrap() + 4;
+        for end in [End::Close, End::Reset] {
+            for length in (0..whole.len()).step_by(STRIDE) {
+                let number = origin.reply(&whole[..length], end);
+                let answer = get(&server, &format!("/{place}/{number}"));
+                // A reset may overtake what was sent before it.
+                if end == End::Close || length < head {
+                    let expected = if length < head { 502 } else { 200 };
+                    assert_eq!(status(&answer), expected, "{length} of {whole:?}: {answer}");
+                }
+                // Nobody takes a cut answer for a whole one: the length is not reached, the last chunk is missing.
+                if length >= head {
+                    assert!(!answer.ends_with("\r\n0\r\n\r\n"), "{length} of {whole:?}: {answer}");
+                    assert!(
+                        !answer.contains("Content-Length") || body(&answer).len() < 5,
+                        "{length}: {answer}"
+                    );
+                }
+            }
+        }
+        let number = origin.reply(whole, End::Close);
+        assert_eq!(status(&get(&server, &format!("/{place}/{number}"))), 200);
+    }
+    before.is_after(&server);
+}
+
+#[test]
+fn clients_that_stop_anywhere() {
+    let origin = Origin::start();
+    let server = gateway(&origin);
+    let before = Before::of(&server);
+    let number = origin.reply("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", End::Close);
+    let big = origin.reply(
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n{}", "a".repeat(3_000_000)),
+        End::Close,
+    );
+    let silent = origin.reply("", End::Silence);
+    let plain = format!("POST /p/{number} HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello");
+    let chunked = format!(
+        "POST /u/{number} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n"
+    );
+    for whole in [&plain, &chunked] {
+        for length in 0..whole.len() {
+            ask(&server, &whole.as_bytes()[..length], End::Reset);
+            if length % STRIDE == 0 {
+                let answer = ask(&server, &whole.as_bytes()[..length], End::Close);
+                let is_whole_head = whole[..length].contains("\r\n\r\n");
+                assert!(is_whole_head || answer.is_empty(), "{length} of {whole:?}: {answer}");
+            }
+        }
+        let whole = whole.replace("Host: test", "Host: test\r\nConnection: close");
+        let answer = ask(&server, whole.as_bytes(), End::Silence);
+        assert_eq!(status(&answer), 200, "{answer}");
+    }
+    // Gone while the answer comes, or is waited for.
+    for _ in 0..50 {
+        for path in [format!("/p/{big}"), format!("/u/{big}"), format!("/p/{silent}"), "/file".to_owned()] {
+            ask(&server, format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes(), End::Reset);
+        }
+        let upload = format!(
+            "POST /u/{silent} HTTP/1.1\r\nHost: test\r\nContent-Length: 90000\r\n\r\n{}",
+            "a".repeat(50_000)
+        );
+        ask(&server, upload.as_bytes(), End::Reset);
+    }
+    before.is_after(&server);
+}
+
+#[test]
+fn requests_split_anywhere() {
+    let origin = Origin::start();
+    let server = gateway(&origin);
+    let before = Before::of(&server);
+    let number = origin.reply("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", End::Close);
+    let whole = format!(
+        "GET / HTTP/1.1\r\nHost: test\r\nX: y\r\n\r\nPOST /p/{number} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+         Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3;a=b\r\nabc\r\n0\r\nX: y\r\n\r\n"
+    );
+    for at in 1..whole.len() {
+        let mut stream = TcpStream::connect(server.address(8080)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&whole.as_bytes()[..at]).unwrap();
+        // The second part leaves once the first has been taken off the socket's queue, with luck: both orders must do.
+        std::thread::yield_now();
+        stream.write_all(&whole.as_bytes()[at..]).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer.matches("HTTP/1.1 200 OK\r\n").count(), 2, "split at {at}: {answer}");
+        assert!(answer.ends_with("\r\n\r\nhello"), "split at {at}: {answer}");
+    }
+    before.is_after(&server);
+}
+
+#[test]
+fn requests_that_are_too_much() {
+    let origin = Origin::start();
+    let server = gateway(&origin);
+    let before = Before::of(&server);
+    let number = origin.reply("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", End::Close);
+    let long = "a".repeat(200_000);
+    let head = "GET / HTTP/1.1\r\nHost: test\r\n";
+    let post = format!("POST /p/{number} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+    let chunked = format!("{post}Transfer-Encoding: chunked\r\n\r\n");
+    let fields = |count: usize| {
+        (0..count).map(|number| format!("X-{number}: {}\r\n", "y".repeat(80))).collect::<String>()
+    };
+    for (request, expected, words) in [
+        (format!("GET /{long} HTTP/1.1\r\nHost: test\r\n\r\n"), 414, "client sent too long URI"),
+        (
+            format!("{} / HTTP/1.1\r\nHost: test\r\n\r\n", long.to_uppercase()),
+            414,
+            "client sent too long URI",
+        ),
+        (format!("{head}X: {long}\r\n\r\n"), 400, "client sent too long header line: \"X: aaa"),
+        (format!("{head}{long}: x\r\n\r\n"), 400, "client sent too long header line: \"aaa"),
+        (format!("{head}{}\r\n", fields(2_000)), 400, "client sent too long header line: \"X-"),
+        (
+            format!("{post}Content-Length: 99999999\r\n\r\nabc"),
+            413,
+            "client intended to send too large body: 99999999 bytes",
+        ),
+        (
+            format!("{post}Content-Length: 99999999999999999999\r\n\r\n"),
+            400,
+            "client sent invalid \"Content-Length\" header",
+        ),
+        (
+            format!("{chunked}30d40\r\n{long}\r\n0\r\n\r\n"),
+            413,
+            "client intended to send too large chunked body: ",
+        ),
+        (format!("{chunked}fffffffffffffffff\r\nx"), 400, "client sent invalid chunked body"),
+        (format!("{chunked}7fffffffffffffff\r\nx"), 400, "client sent invalid chunked body"),
+        (format!("{chunked}xyz\r\nx"), 400, "client sent invalid chunked body"),
+        ("\u{16}\u{3}\u{1}\0\u{1}\0\r\n\r\n".to_owned(), 400, "client sent invalid method"),
+        ("GET /a%00b HTTP/1.1\r\nHost: test\r\n\r\n".to_owned(), 400, "client sent invalid request"),
+        (
+            format!("GET /{}etc/passwd HTTP/1.1\r\nHost: test\r\n\r\n", "../".repeat(50)),
+            400,
+            "client sent invalid request",
+        ),
+    ] {
+        let seen = server.log().len();
+        let answer = ask(&server, request.as_bytes(), End::Silence);
+        let shown: String = request.chars().take(60).collect();
+        // An answer may be lost where the client goes on sending for long; the log tells then.
+        assert!(
+            status(&answer) == expected || (answer.is_empty() && request.len() > 100_000),
+            "{shown:?}: {answer}"
+        );
+        let logged = || server.log()[seen..].contains(words).then_some(());
+        wait_for(&format!("{words:?} after {shown:?}\n{}", &server.log()[seen..]), PATIENCE, logged);
+    }
+    // Long, and taken all the same: nothing of it is kept.
+    for request in [
+        format!("{chunked}5;{long}\r\nhello\r\n0\r\n\r\n"),
+        format!("{chunked}5\r\nhello\r\n0\r\nX: {}\r\n\r\n", &long[..20_000]),
+        format!("GET {} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n", "/".repeat(5_000)),
+    ] {
+        let answer = ask(&server, request.as_bytes(), End::Silence);
+        assert_eq!(status(&answer), 200, "{:?}: {answer}", &request[..100]);
+    }
+    before.is_after(&server);
+}
+
+#[test]
+fn clients_that_are_slow() {
+    let origin = Origin::start();
+    let server = gateway(&origin);
+    let before = Before::of(&server);
+    let number = origin.reply("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", End::Close);
+    // All at a time: each ends when its second is over, and nobody else waits for it.
+    let starts: Vec<String> = ["GET / HT".into(), "GET / HTTP/1.1\r\nHost: te".into()]
+        .into_iter()
+        .chain(["p", "u"].map(|place| {
+            format!("POST /{place}/{number} HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhe")
+        }))
+        .collect();
+    let slow: Vec<TcpStream> = starts
+        .iter()
+        .map(|start| {
+            let mut stream = TcpStream::connect(server.address(8080)).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(start.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(server.body(8080), "a");
+    for (mut stream, start) in slow.into_iter().zip(starts) {
+        let mut answer = Vec::new();
+        if let Err(error) = stream.read_to_end(&mut answer) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{start:?} is waited for longer");
+        }
+    }
+    server.wait_for_log("client timed out (110: Connection timed out) while reading client request", 2);
+    before.is_after(&server);
+}
+
+/// Bytes that look random and are the same each time (xorshift).
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+}
+
+#[test]
+fn requests_and_answers_with_bytes_changed() {
+    let origin = Origin::start();
+    let server = gateway(&origin);
+    let before = Before::of(&server);
+    let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Accel-Limit-Rate: 0\r\nTrailer: X\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n";
+    let mut noise = Noise(0x9E37_79B9_7F4A_7C15);
+    for round in 0..300 {
+        let mut reply = answer.to_vec();
+        let number = origin.replies_so_far();
+        let place = ["p", "u"][round % 2];
+        let mut request = format!(
+            "POST /{place}/{number} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nExpect: 100-continue\r\n\
+             Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        )
+        .into_bytes();
+        for text in [&mut reply, &mut request] {
+            for _ in 0..noise.below(4) {
+                let at = noise.below(text.len());
+                match noise.below(3) {
+                    0 => text[at] = noise.below(256) as u8,
+                    1 => drop(text.remove(at)),
+                    _ => text.insert(at, b"\r\n\0 :;0f"[noise.below(8)]),
+                }
+            }
+        }
+        origin.reply(&reply, End::Close);
+        ask(&server, &request, End::Close);
+    }
+    before.is_after(&server);
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let conf = "error_log error.log info; pid nginx.pid; worker_processes 1; events {}\n\
+                http { access_log access.log; server { listen %HOST%:8080; root html; location = / { return 200 a; }\n\
+                location /auth/ { auth_basic x; auth_basic_user_file html/secret; alias html/; } } }\n";
+    let server = Server::new("nginx", conf);
+    let html = server.path("html");
+    let mode =
+        |name: &str, mode| fs::set_permissions(html.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    for folder in ["", "dir", "closed", "index"] {
+        fs::create_dir(html.join(folder)).unwrap();
+    }
+    for file in ["secret", "closed/index.html", "index/index.html", "a.txt"] {
+        fs::write(html.join(file), "x").unwrap();
+    }
+    for name in ["fifo", "dir/index.html"] {
+        assert!(Command::new("mkfifo").arg(html.join(name)).status().unwrap().success());
+        mode(name, 0o666);
+    }
+    for (name, target) in
+        [("dangling", "nowhere"), ("loop", "loop"), ("proc", "/proc/self/mem"), ("zero", "/dev/zero")]
+    {
+        symlink(target, html.join(name)).unwrap();
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(html.join("socket")).unwrap();
+    mode("socket", 0o666);
+    for name in ["secret", "index/index.html", "closed"] {
+        mode(name, 0);
+    }
+    server.start();
+    let before = Before::of(&server);
+    let path = html.display().to_string();
+    for (uri, expected, words) in [
+        ("/secret", 403, "[error] open() \"%/secret\" failed (13: Permission denied)"),
+        ("/closed/", 403, "[error] \"%/closed/index.html\" is forbidden (13: Permission denied)"),
+        ("/index/", 403, "[error] open() \"%/index/index.html\" failed (13: Permission denied)"),
+        ("/fifo", 404, "[crit] \"%/fifo\" is not a regular file"),
+        ("/dir/", 404, "[crit] \"%/dir/index.html\" is not a regular file"),
+        ("/zero", 404, "[crit] \"%/zero\" is not a regular file"),
+        ("/socket", 500, "[crit] open() \"%/socket\" failed (6: No such device or address)"),
+        ("/dangling", 404, "[error] open() \"%/dangling\" failed (2: No such file or directory)"),
+        ("/loop", 403, "[error] open() \"%/loop\" failed (40: Too many levels of symbolic links)"),
+        ("/a.txt/", 404, "[error] \"%/a.txt/index.html\" is not found (20: Not a directory)"),
+        ("/a.txt/b", 404, "[error] open() \"%/a.txt/b\" failed (20: Not a directory)"),
+        ("/auth/a.txt", 401, ""),
+        ("/proc", 200, ""),
+    ] {
+        let answer = get(&server, uri);
+        assert_eq!(status(&answer), expected, "{uri}: {answer}");
+        let (level, message) = words.split_once(' ').unwrap_or_default();
+        let message = message.replace('%', &path);
+        let found =
+            || server.log().lines().any(|line| line.contains(level) && line.contains(&message)).then_some(());
+        wait_for(&format!("{words} of {uri}\n{}", server.log()), PATIENCE, found);
+    }
+    let credentials =
+        "GET /auth/a.txt HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Basic YTpi\r\n\r\n";
+    assert_eq!(status(&ask(&server, credentials.as_bytes(), End::Silence)), 500);
+    server.wait_for_log(&format!("[crit] {0}#{0}: *", before.worker), 1);
+    server.wait_for_log(&format!("open() \"{path}/secret\" failed (13: Permission denied), client"), 2);
+    before.is_after(&server);
+    mode("closed", 0o755);
+}
+
+#[test]
+fn no_descriptors_left() {
+    let origin = Origin::start();
+    let conf = format!(
+        "error_log error.log info; pid nginx.pid; worker_processes 1; worker_rlimit_nofile 50; events {{}}\n\
+         http {{ access_log access.log; keepalive_timeout 5s; server {{ listen %HOST%:8080; root html;\n\
+         location = / {{ return 200 a; }} location /p/ {{ proxy_pass http://{}; }} }} }}\n",
+        origin.address
+    );
+    let server = Server::new("nginx", &conf);
+    fs::create_dir(server.path("html")).unwrap();
+    fs::write(server.path("html/file"), "x").unwrap();
+    server.start();
+    assert_eq!(server.body(8080), "a");
+    let (worker, files) = (server.worker(), open_files(server.worker()));
+    let number = origin.reply("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", End::Close);
+    // Idle connections take what there is.
+    let idle: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(server.address(8080)).unwrap()).collect();
+    server.wait_for_log(&format!("[crit] {worker}#{worker}: accept4() failed (24: Too many open files)"), 1);
+    // Those that are in are told what is the matter.
+    for (round, (path, words)) in [
+        ("/file".to_owned(), "file\" failed (24: Too many open files)"),
+        (format!("/p/{number}"), "socket() failed (24: Too many open files) while connecting to upstream"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // The end of the one before made room for one that waited.
+        server.wait_for_log("accept4() failed", round + 1);
+        let mut stream = &idle[round];
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        let mut answer = vec![0; 4096];
+        let count = stream.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
+        assert_eq!(status(&answer), 500, "{path}: {answer}");
+        server.wait_for_log(words, 1);
+    }
+    // And all is well as soon as there is room.
+    drop(idle);
+    assert_eq!(server.body(8080), "a");
+    assert_eq!(body(&get(&server, "/file")), "x");
+    assert_eq!(body(&get(&server, &format!("/p/{number}"))), "hello");
+    wait_for("all is closed", PATIENCE, || (open_files(worker) <= files + 1).then_some(()));
+    assert_eq!(server.worker(), worker);
+}
+
+#[test]
+fn no_connections_left() {
+    let origin = Origin::start();
+    let conf = format!(
+        "error_log error.log info; pid nginx.pid; worker_processes 1; events {{ worker_connections 20; }}\n\
+         http {{ access_log off; server {{ listen %HOST%:8080; location = / {{ return 200 a; }}\n\
+         location /p/ {{ proxy_pass http://{}; }} }} }}\n",
+        origin.address
+    );
+    let server = Server::started("nginx", &conf);
+    let silent = origin.reply("", End::Silence);
+    let busy: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address(8080)).unwrap();
+            // Those that find no room are closed at once.
+            let _ = write!(stream, "GET /p/{silent} HTTP/1.1\r\nHost: test\r\n\r\n");
+            stream
+        })
+        .collect();
+    server.wait_for_log("20 worker_connections are not enough", 1);
+    drop(busy);
+    server.wait_for_body(8080, "a");
+    // Connections that only wait give way to new ones.
+    let mut waiting = Vec::new();
+    for _ in 0..40 {
+        let mut connection = server.connect(8080);
+        assert_eq!(connection.get("test", "/").unwrap().text(), "a");
+        waiting.push(connection);
+    }
+}
+
+#[test]
+fn full_disks() {
+    hosts::isolated("full_disks", Duration::from_secs(60), on_full_disks);
+}
+
+/// A connection that takes little while nobody reads from it.
+fn tight(address: SocketAddr) -> TcpStream {
+    let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None).unwrap();
+    net::sockopt::set_socket_recv_buffer_size(&socket, 4096).unwrap();
+    net::connect(&socket, &address).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn on_full_disks(folder: &Path) {
+    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+    let disk = folder.join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mount = ["-t", "tmpfs", "-o", "size=128k,mode=0777", "none"];
+    assert!(Command::new("mount").args(mount).arg(&disk).status().unwrap().success());
+    let origin = Origin::start();
+    let disk_path = disk.display();
+    let conf = format!(
+        "error_log error.log info; pid nginx.pid; worker_processes 1; events {{}}\n\
+         http {{ access_log access.log; access_log {disk_path}/access.log; client_body_temp_path {disk_path}/body;\n\
+         proxy_temp_path {disk_path}/proxy; client_body_buffer_size 8k; client_max_body_size 10m;\n\
+         server {{ listen %HOST%:8080; error_log error.log info; location = / {{ return 200 a; }}\n\
+         location /lost/ {{ error_log {disk_path}/error.log; return 403; }}\n\
+         location /p/ {{ proxy_pass http://{}; proxy_buffers 4 4k; proxy_busy_buffers_size 8k; }} }} }}\n",
+        origin.address
+    );
+    let server = Server::started("nginx", &conf);
+    assert_eq!(server.body(8080), "a");
+    let (worker, files) = (server.worker(), open_files(server.worker()));
+    let number = origin.reply("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", End::Close);
+    let long = "a".repeat(1_000_000);
+    let head = format!("POST /p/{number} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+    for request in [
+        format!("{head}Content-Length: 1000000\r\n\r\n{long}"),
+        format!("{head}Transfer-Encoding: chunked\r\n\r\nf4240\r\n{long}\r\n0\r\n\r\n"),
+    ] {
+        let answer = ask(&server, request.as_bytes(), End::Silence);
+        assert!(answer.is_empty() || status(&answer) == 500, "{answer}");
+    }
+    server.wait_for_log("a client request body is buffered to a temporary file", 2);
+    server.wait_for_log("failed (28: No space left on device), client", 2);
+    assert!(server.log().contains(&format!(" \"{disk_path}/body/")), "{}", server.log());
+    // An answer that finds no room waits for the client where it came from, or is cut; it is never called whole.
+    let bytes = 8_000_000;
+    let big = origin.reply(
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n{}", "a".repeat(bytes)),
+        End::Close,
+    );
+    let mut stream = tight(server.address(8080));
+    write!(stream, "GET /p/{big} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let full = || (rustix::fs::statvfs(&disk).unwrap().f_bavail == 0).then_some(());
+    wait_for("the disk is full", PATIENCE, full);
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert_eq!(status(&answer), 200);
+    server.wait_for_log("failed (28: No space left on device) while reading upstream", 1);
+    assert!(!is_gapura() || body(&answer).len() == bytes, "{} bytes came", body(&answer).len());
+    // Logs: what does not fit is lost, and nothing else is.
+    let fill = disk.join("fill");
+    let _ = fs::write(&fill, &long);
+    let lines = text_of(&disk.join("access.log")).lines().count();
+    for _ in 0..6 {
+        // Longer than what is left of the last page.
+        assert_eq!(status(&get(&server, &format!("/?{}", &long[..3_000]))), 200);
+        assert_eq!(status(&get(&server, "/lost/")), 403);
+    }
+    if is_gapura() {
+        server.wait_for_log(&format!("write() to \"{disk_path}/access.log\""), 1);
+    }
+    // Rotated and reloaded with no room either.
+    server.signal(Signal::USR1);
+    server.wait_for_log("reopening logs", 2);
+    server.says(&["-s", "reload"], 0);
+    server.wait_for_body(8080, "a");
+    fs::remove_file(&fill).unwrap();
+    let written = || {
+        server.body(8080);
+        (text_of(&disk.join("access.log")).lines().count() > lines).then_some(())
+    };
+    wait_for("lines come again", PATIENCE, written);
+    if is_gapura() {
+        assert_eq!(server.worker(), worker);
+        wait_for("all is closed", PATIENCE, || (open_files(worker) <= files + 4).then_some(()));
+        assert_ne!(status_line(worker, "VmRSS"), "");
+    }
+    for kind in ["body", "proxy"] {
+        assert_eq!(fs::read_dir(disk.join(kind)).unwrap().count(), 0, "files left in {kind}");
+    }
+    assert!(!server.log().contains("panicked"));
+    assert!(is_root());
+}
