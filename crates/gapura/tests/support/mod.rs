@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod hosts;
 pub mod load;
 pub mod origin;
+pub mod raw;
 pub mod server;
 
 use std::path::{Path, PathBuf};
