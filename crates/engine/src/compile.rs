@@ -11,13 +11,35 @@ use crate::plan::{Alias, Plan, PlanId, Site, SiteId, Snapshot};
 use crate::variables::{Registry as VariableRegistry, Unknown};
 use bstr::BString;
 use conf::{Diagnostic, Parsed, SourceMap, Span};
+use net::resolver::startup::{StartupError, lookup_all};
 use schema::bind::{Cells, ModuleCells, Rows};
 use schema::{Places, Problem, Registry};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-/// Where a configuration hangs in the file system.
+/// How long the names of a configuration may take to be looked up.
+const LOOKUP_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Looks names up while a configuration is read.
+pub trait Names: std::fmt::Debug + Send + Sync {
+    /// The addresses of each name, in the names' order.
+    fn look_up(&self, names: &[String]) -> Vec<Result<Vec<IpAddr>, StartupError>>;
+}
+
+/// Asks the system.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemNames;
+
+impl Names for SystemNames {
+    fn look_up(&self, names: &[String]) -> Vec<Result<Vec<IpAddr>, StartupError>> {
+        lookup_all(names, LOOKUP_TIME_MAX)
+    }
+}
+
+/// Where a configuration hangs in the file system, and who knows the addresses of its names.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     /// Relative paths hang from here; ends in a slash.
@@ -32,6 +54,8 @@ pub struct Surroundings {
     pub error_log: crate::log::Target,
     /// The access log where the configuration names none, absolute.
     pub access_log: BString,
+    /// Who is asked for names.
+    pub names: Arc<dyn Names>,
 }
 
 /// What came of a configuration.

@@ -186,6 +186,8 @@ pub struct Build {
     pub conf_prefix: BString,
     /// The access log where the configuration names none, absolute.
     pub access_log: BString,
+    /// Who is asked for names while the configuration is read.
+    pub names: Arc<dyn crate::compile::Names>,
     /// What was found wrong or noteworthy.
     pub diagnostics: Vec<Diagnostic>,
     /// Log files by path, opened once the configuration is known to be good.
@@ -218,6 +220,7 @@ impl Build {
             prefix: surroundings.prefix.clone(),
             conf_prefix: surroundings.conf_prefix.clone(),
             access_log: surroundings.access_log.clone(),
+            names: surroundings.names.clone(),
             diagnostics: Vec::new(),
             logs: crate::log::Logs::default(),
             files,

@@ -1,11 +1,14 @@
-//! The files a configuration is made of: read once by the master, and answered from memory in the worker, which so
-//! parses the very same bytes without the right to read them itself.
+//! The files a configuration is made of, and the addresses of its names: asked for once by the master, and answered
+//! from memory in the worker, which so parses the very same bytes without the right to read them itself.
 
 use bstr::{BStr, BString, ByteSlice};
 use conf::FileError;
+use engine::compile::{Names, SystemNames};
 use net::errno::{Errno, errno_of, errno_text};
+use net::resolver::startup::StartupError;
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::{Mutex, PoisonError};
 
@@ -16,6 +19,8 @@ pub struct Record {
     pub reads: BTreeMap<BString, Result<Vec<u8>, FileError>>,
     /// Paths by pattern.
     pub globs: BTreeMap<BString, Result<Vec<BString>, FileError>>,
+    /// Addresses by name.
+    pub names: BTreeMap<String, Result<Vec<IpAddr>, StartupError>>,
 }
 
 /// Files that remember what they answered.
@@ -71,6 +76,20 @@ impl conf::Files for RecordedFiles {
         let answer = Ok(glob(pattern));
         record.globs.insert(pattern.to_owned(), answer.clone());
         answer
+    }
+}
+
+impl Names for RecordedFiles {
+    fn look_up(&self, names: &[String]) -> Vec<Result<Vec<IpAddr>, StartupError>> {
+        let mut record = self.locked();
+        if self.asks_system {
+            let unknown = |name: &&String| !record.names.contains_key(*name);
+            let unknown: Vec<String> = names.iter().filter(unknown).cloned().collect();
+            let found = SystemNames.look_up(&unknown);
+            record.names.extend(unknown.into_iter().zip(found));
+        }
+        let answer = |name| record.names.get(name).cloned().unwrap_or(Err(StartupError::HostNotFound));
+        names.iter().map(answer).collect()
     }
 }
 
@@ -156,7 +175,12 @@ mod tests {
         }
         assert_eq!(system.read(at("a.conf").as_bstr()), Ok(b"a.conf".to_vec()));
         assert_eq!(system.read(at("missing").as_bstr()), Err(FileError::missing()));
+        let names = ["127.0.0.1".to_owned(), "::1".to_owned()];
+        let addresses = system.look_up(&names);
+        assert!(addresses.iter().all(Result::is_ok), "{addresses:?}");
         let recorded = RecordedFiles::of_record(system.record());
+        assert_eq!(recorded.look_up(&names), addresses);
+        assert_eq!(recorded.look_up(&["127.0.0.2".to_owned()]), [Err(StartupError::HostNotFound)]);
         std::fs::remove_dir_all(&folder).expect("it is ours");
         for (pattern, expected) in &cases {
             assert_eq!(recorded.glob(at(pattern).as_bstr()), Ok(expected.clone()), "{pattern}");

@@ -138,8 +138,12 @@ pub fn load(layout: &Layout, command_line: Option<&[u8]>, files: Arc<RecordedFil
         }
     };
     let user = parsed.tree.root.nodes.iter().rfind(|node| node.name.text == "user").cloned();
-    let mut compiled =
-        engine::compile::compile(parsed, modules::MODULES, &surroundings(layout), files.clone());
+    let mut compiled = engine::compile::compile(
+        parsed,
+        modules::MODULES,
+        &surroundings(layout, files.clone()),
+        files.clone(),
+    );
     let mut diagnostics = std::mem::take(&mut compiled.diagnostics);
     let mut essentials = essentials(&compiled, layout);
     if essentials.affinity.as_ref().is_some_and(|affinity| affinity.is_uneven(essentials.threads)) {
@@ -158,8 +162,8 @@ pub fn load(layout: &Layout, command_line: Option<&[u8]>, files: Arc<RecordedFil
     Loaded { essentials, sources, diagnostics, idle, files, compiled: Some(compiled) }
 }
 
-/// Where the engine finds what paths are relative to.
-fn surroundings(layout: &Layout) -> Surroundings {
+/// Where the engine finds what paths are relative to, and the addresses of names.
+fn surroundings(layout: &Layout, names: Arc<RecordedFiles>) -> Surroundings {
     let hostname = rustix::system::uname().nodename().to_bytes().as_bstr().to_owned();
     Surroundings {
         prefix: layout.prefix.clone().into(),
@@ -171,6 +175,7 @@ fn surroundings(layout: &Layout) -> Surroundings {
             path => log::Target::File(path.into()),
         },
         access_log: layout.access_log.clone().into(),
+        names,
     }
 }
 

@@ -9,7 +9,9 @@ use conf::FileError;
 use net::address::Address;
 use net::listen::Transport;
 use net::process::user::User;
+use net::resolver::startup::StartupError;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// From the master.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,6 +190,17 @@ impl Writer {
                 }
             }
         });
+        self.list(&record.names, |out, (name, answer)| {
+            out.bytes(name.as_bytes());
+            match answer {
+                Ok(addresses) => {
+                    out.number(0);
+                    out.list(addresses, |out, address| out.bytes(address.to_string().as_bytes()));
+                }
+                Err(StartupError::HostNotFound) => out.number(1),
+                Err(StartupError::TimedOut) => out.number(2),
+            }
+        });
         self.list(&record.globs, |out, (pattern, answer)| {
             out.bytes(pattern);
             match answer {
@@ -267,6 +280,19 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.vec()?).ok()
+    }
+
+    /// The answer to a name.
+    fn addresses(&mut self) -> Option<Result<Vec<IpAddr>, StartupError>> {
+        Some(match self.number()? {
+            0 => Ok(self.list(|input| input.text()?.parse().ok())?),
+            1 => Err(StartupError::HostNotFound),
+            _ => Err(StartupError::TimedOut),
+        })
+    }
+
     fn assignment(&mut self) -> Option<Assignment> {
         let identity = if self.number()? == 1 { Identity::Nginx } else { Identity::Gapura };
         let prefix = self.vec()?;
@@ -277,12 +303,17 @@ impl<'a> Reader<'a> {
         let conf = self.option(Self::vec)?.map_or(ConfSource::BuiltIn, ConfSource::File);
         let command_line = self.option(Self::vec)?;
         let reads = self.list(|input| Some((BString::from(input.vec()?), input.answer(Self::vec)?)))?;
+        let names = self.list(|input| Some((input.text()?, input.addresses()?)))?;
         let globs = self.list(|input| {
             let pattern = BString::from(input.vec()?);
             let answer = input.answer(|input| input.list(|input| input.vec().map(BString::from)))?;
             Some((pattern, answer))
         })?;
-        let record = Record { reads: BTreeMap::from_iter(reads), globs: BTreeMap::from_iter(globs) };
+        let record = Record {
+            reads: BTreeMap::from_iter(reads),
+            globs: BTreeMap::from_iter(globs),
+            names: BTreeMap::from_iter(names),
+        };
         let user = self
             .option(|input| Some(User { name: input.vec()?, uid: input.number()?, gid: input.number()? }))?;
         let listeners = self.list(|input| {
@@ -309,6 +340,11 @@ mod tests {
             globs: BTreeMap::from([
                 ("/c/*".into(), Ok(vec!["/c/1".into(), "/c/2".into()])),
                 ("/d/*".into(), Err(FileError::missing())),
+            ]),
+            names: BTreeMap::from([
+                ("app".into(), Ok(vec![[10, 0, 0, 1].into(), "::1".parse().expect("an address")])),
+                ("gone".into(), Err(StartupError::HostNotFound)),
+                ("slow".into(), Err(StartupError::TimedOut)),
             ]),
         };
         let layout = Layout {

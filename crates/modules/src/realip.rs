@@ -4,17 +4,12 @@ use crate::cidr::Network;
 use bstr::{BString, ByteSlice};
 use conf::Node;
 use engine::module::{Variable, cells, finish_nothing};
-use engine::{Flow, Installer, Module, Phase, Request, Step};
+use engine::{Build, Flow, Installer, Module, Phase, Request, Step};
 use http::Fields;
 use net::address::Address;
-use net::resolver::startup::lookup_all;
 use schema::value::{argument, number};
 use schema::{Directive, Flag, Inherit, Problem, Services, Value, field, list};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
-
-/// How long the names of trusted proxies may take to be looked up.
-const LOOKUP_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct Conf {
@@ -97,7 +92,9 @@ impl Value for Trusted {
             return Ok(Trusted(vec![network]));
         }
         let name = word.text.to_str_lossy().into_owned();
-        match lookup_all(&[name], LOOKUP_TIME_MAX).pop() {
+        let found =
+            services.any().downcast_mut::<Build>().and_then(|build| build.names.look_up(&[name]).pop());
+        match found {
             Some(Ok(addresses)) => Ok(Trusted(addresses.into_iter().map(Network::of).collect())),
             _ => Err(Problem::new(format!("host not found in set_real_ip_from \"{}\"", word.text)).on(word)),
         }

@@ -10,18 +10,13 @@ use engine::upstream::url::{self, UpstreamUrl};
 use engine::upstream::{Server, Upstream};
 use net::Address;
 use net::resolver::Servers;
-use net::resolver::startup::lookup_all;
 use schema::value::{argument, milliseconds, number, seconds};
 use schema::{Directive, IdleOwn, Inherit, Places, Problem, Services, Set, Value};
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use template::Template;
-
-/// How long names may take when the configuration is read, all together.
-const STARTUP_LOOKUP_SECONDS: u64 = 5;
 
 /// nginx's smallest zone, eight pages.
 const ZONE_BYTES_MIN: usize = 8 * 4096;
@@ -309,7 +304,7 @@ fn finish(build: &mut Build) -> Result<(), Problem> {
     if names.is_empty() {
         return Ok(());
     }
-    let found = lookup_all(&names, Duration::from_secs(STARTUP_LOOKUP_SECONDS));
+    let found = build.names.clone().look_up(&names);
     for (name, answer) in names.iter().zip(&found) {
         if answer.is_err() {
             let place = build.shared::<Used>().hosts.get(name).cloned();

@@ -16,6 +16,7 @@ pub fn compiled(name: &str, text: &str) -> Compiled {
         default_port: 80,
         error_log: engine::log::Target::Stderr,
         access_log: "/var/log/access.log".into(),
+        names: Arc::new(engine::compile::SystemNames),
     };
     compile(parsed, modules::MODULES, &surroundings, Arc::new(files))
 }
