@@ -151,11 +151,23 @@ impl<'a> Lexer<'a> {
                         self.window = self.position;
                     }
                     self.position += 1;
+                    self.skip_spaces();
                 }
                 Ok(b'#') => self.comment()?,
                 Ok(_) | Err(Stop::End) => return Ok(()),
                 Err(Stop::TooLong) => return Err(Stop::TooLong),
             }
+        }
+    }
+
+    /// The rest of a run of white space, with which the window moves on.
+    fn skip_spaces(&mut self) {
+        while let Some(&byte) = self.text.get(self.position)
+            && is_space(byte)
+        {
+            self.newlines += u32::from(byte == b'\n');
+            self.window = self.position;
+            self.position += 1;
         }
     }
 
@@ -180,6 +192,7 @@ impl<'a> Lexer<'a> {
         let start = self.position;
         self.position += 1;
         let mut variable = false;
+        let mut escaped = first == b'\\';
         self.quote = None;
         match first {
             b'"' | b'\'' => {
@@ -192,6 +205,9 @@ impl<'a> Lexer<'a> {
         }
         let content = self.window;
         let end = loop {
+            if !variable {
+                self.skip_plain();
+            }
             let byte = self.peek()?;
             self.position += 1;
             if byte == b'{' && variable {
@@ -199,7 +215,10 @@ impl<'a> Lexer<'a> {
             }
             variable = false;
             match byte {
-                b'\\' => self.skip_escaped()?,
+                b'\\' => {
+                    escaped = true;
+                    self.skip_escaped()?;
+                }
                 b'$' => variable = true,
                 _ if self.quote.is_some() && byte == first => break self.position - 1,
                 _ if self.quote.is_some() => {}
@@ -220,7 +239,16 @@ impl<'a> Lexer<'a> {
         if quoted {
             self.after_quote = Some(span);
         }
-        Ok(Word { text: unescape(&self.text[content..end]), span, quoted })
+        let raw = &self.text[content..end];
+        Ok(Word { text: if escaped { unescape(raw) } else { raw.into() }, span, quoted })
+    }
+
+    /// Bytes of a word that mean nothing but themselves, as far as nginx could read them.
+    fn skip_plain(&mut self) {
+        let limit = if self.window_limited { self.window + WORD_BYTES_MAX } else { usize::MAX };
+        let end = self.text.len().min(limit).max(self.position);
+        let rest = &self.text[self.position..end];
+        self.position += rest.iter().position(|byte| !PLAIN[usize::from(*byte)]).unwrap_or(rest.len());
     }
 
     /// The byte after a backslash belongs to the word, whatever it is.
@@ -260,6 +288,18 @@ impl<'a> Lexer<'a> {
     }
 }
 
+/// Bytes that mean nothing but themselves anywhere in a word.
+static PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let special = b" \t\r\n;{\\$\"'";
+    let mut at = 0;
+    while at < special.len() {
+        plain[special[at] as usize] = false;
+        at += 1;
+    }
+    plain
+};
+
 /// What nginx takes for white space.
 pub(crate) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
@@ -267,9 +307,6 @@ pub(crate) fn is_space(byte: u8) -> bool {
 
 /// Resolves the five escapes; a backslash before anything else stays.
 fn unescape(raw: &[u8]) -> BString {
-    if raw.find_byte(b'\\').is_none() {
-        return BString::from(raw);
-    }
     let mut out = Vec::with_capacity(raw.len());
     let mut rest = raw;
     while let [first, after @ ..] = rest {

@@ -82,6 +82,7 @@ pub(crate) struct Parser<'a> {
     pub(crate) diagnostics: Vec<Diagnostic>,
     texts: HashMap<BString, Arc<[u8]>>,
     names_read: HashSet<BString>,
+    words: Vec<Word>,
     pub(crate) text_bytes: usize,
     blocks_open: usize,
     /// The files being read, the main one first.
@@ -128,7 +129,8 @@ impl Reader<'_> {
 
 /// The words up to a `;`, `{` or what came instead.
 struct Statement {
-    words: Vec<Word>,
+    name: Option<Word>,
+    args: Vec<Word>,
     /// The comments before the first word.
     leading: Vec<FoundComment>,
     /// The comments between the words.
@@ -167,6 +169,7 @@ impl<'a> Parser<'a> {
             diagnostics: Vec::new(),
             texts: HashMap::new(),
             names_read: HashSet::new(),
+            words: Vec::new(),
             text_bytes: 0,
             blocks_open: 0,
             open: Vec::new(),
@@ -281,6 +284,7 @@ impl<'a> Parser<'a> {
             block.nodes.push(node);
             previous = Previous::Node;
         }
+        block.nodes.shrink_to_fit();
         if comments != BlockComments::default() {
             block.comments = Some(Box::new(comments));
         }
@@ -289,8 +293,7 @@ impl<'a> Parser<'a> {
 
     /// Makes a directive of a statement, reading its block if it has one. Braces without a name give nothing.
     fn node(&mut self, reader: &mut Reader, statement: Statement) -> Option<Node> {
-        let mut words = statement.words.into_iter();
-        let name = words.next();
+        let (name, args) = (statement.name, statement.args);
         let mut broken = statement.broken;
         let (end, block) = match statement.end {
             StatementEnd::Open(open) => {
@@ -313,7 +316,7 @@ impl<'a> Parser<'a> {
             }
         };
         let blank_before = statement.blank_before;
-        Some(Node { name: name?, args: words.collect(), block, end, broken, blank_before, comments: None })
+        Some(Node { name: name?, args, block, end, broken, blank_before, comments: None })
     }
 
     /// The block behind a brace, unless there are too many around it already.
@@ -331,8 +334,11 @@ impl<'a> Parser<'a> {
 
     /// Reads words up to what ends them.
     fn statement(&mut self, reader: &mut Reader) -> Statement {
+        // Used again for every statement, so that what is kept is as large as it has to be.
+        let mut words = std::mem::take(&mut self.words);
         let mut statement = Statement {
-            words: Vec::new(),
+            name: None,
+            args: Vec::new(),
             leading: Vec::new(),
             inner: Vec::new(),
             blank_before: false,
@@ -341,16 +347,16 @@ impl<'a> Parser<'a> {
         };
         while !reader.abandoned {
             let token = reader.lexer.token();
-            let comments = std::mem::take(&mut reader.lexer.comments);
-            if statement.words.is_empty() {
+            let comments = reader.lexer.comments.drain(..);
+            if words.is_empty() {
                 statement.leading.extend(comments);
                 statement.blank_before = reader.lexer.blank_before;
             } else {
                 statement.inner.extend(comments);
             }
             let end = match token {
-                Ok(token) => self.token(reader, &mut statement.words, token),
-                Err(error) => self.lex_error(reader, &mut statement, error),
+                Ok(token) => self.token(reader, &mut words, token),
+                Err(error) => self.lex_error(reader, &mut statement, &words, error),
             };
             if let Some(end) = end {
                 statement.end = end;
@@ -359,9 +365,13 @@ impl<'a> Parser<'a> {
         }
         if reader.abandoned {
             // The words before the accident are as suspicious as what follows.
-            statement.words.clear();
+            words.clear();
             statement.end = StatementEnd::End(reader.lexer.end());
         }
+        let mut all = words.drain(..);
+        statement.name = all.next();
+        statement.args = all.collect();
+        self.words = words;
         statement
     }
 
@@ -398,6 +408,7 @@ impl<'a> Parser<'a> {
         &mut self,
         reader: &mut Reader,
         statement: &mut Statement,
+        words: &[Word],
         error: LexError,
     ) -> Option<StatementEnd> {
         match error {
@@ -410,7 +421,7 @@ impl<'a> Parser<'a> {
             }
             LexError::TooLong { start, quote } => {
                 let text = self.tree.sources.slice(start);
-                statement.broken |= !statement.words.is_empty() || text.first() != Some(&b'#');
+                statement.broken |= !words.is_empty() || text.first() != Some(&b'#');
                 let diagnostic = syntax::too_long(quote, text, start);
                 self.report(reader, diagnostic);
                 if quote.is_some() {

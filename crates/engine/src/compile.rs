@@ -3,8 +3,9 @@
 //! Failure anywhere leaves nothing behind: the caller keeps the snapshot it has.
 
 use crate::core::Matcher;
+use crate::core::listen::ListenLine;
 use crate::core::{Core, LOCATION_INDEX, MAIN_INDEX, MainCore, SERVER_INDEX, ServerCore};
-use crate::locate::Locations;
+use crate::locate::{Locations, Sets};
 use crate::log::Logs;
 use crate::module::{Build, Installer, Module};
 use crate::plan::{Alias, Plan, PlanId, Site, SiteId, Snapshot};
@@ -76,15 +77,22 @@ pub struct Compiled {
     pub folders: Vec<(crate::core::values::TempPath, bool)>,
     /// Directives accepted though there is nothing to tune here.
     pub idle: Vec<BString>,
+    /// What it was made of.
+    pub spent: Spent,
 }
+
+/// What a configuration was made of and nobody asks any more. To be dropped when there is time: taking a large one
+/// apart takes nearly as long as reading it.
+#[expect(dead_code, reason = "only dropped")]
+pub struct Spent(conf::Block, Cells);
 
 impl Compiled {
     /// Opens the logs: the snapshot can serve then.
     ///
     /// # Errors
     /// The configuration was wrong, or a log cannot be opened; the message is nginx's.
-    pub fn activate(self, files: &net::log::file::LogFiles) -> Result<Arc<Snapshot>, String> {
-        let mut snapshot = self.snapshot.ok_or("the configuration has errors")?;
+    pub fn activate(&mut self, files: &net::log::file::LogFiles) -> Result<Arc<Snapshot>, String> {
+        let mut snapshot = self.snapshot.take().ok_or("the configuration has errors")?;
         let opened = self.logs.open(files);
         snapshot.logs = opened.map_err(|(path, error)| {
             format!("{} \"{path}\" failed ({})", error.call, net::errno::ErrnoMessage(error.errno))
@@ -151,6 +159,7 @@ pub fn compile(
         sources: parsed.tree.sources,
         folders: build.folders,
         idle: build.idle,
+        spent: Spent(parsed.tree.root, cells),
     }
 }
 
@@ -223,6 +232,7 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     /// The whole configuration; none when a variable is unknown. Other problems go to the builder's diagnostics.
     fn snapshot(&mut self, cells: &Cells, error_log: Vec<crate::log::ErrorLog>) -> Option<Snapshot> {
+        self.plans.reserve_exact(cells.count());
         let listens = self.servers(cells);
         let variables = match std::mem::take(&mut self.build.variables).finish() {
             Ok(variables) => variables,
@@ -262,8 +272,10 @@ impl Compiler<'_> {
             }
         }
         let redirecting: Vec<bool> = self.plans.iter().map(|plan| plan.auto_redirect).collect();
+        let mut sets = Sets::default();
         for plan in &mut self.plans {
-            plan.locations.finish(|id| redirecting.get(id.0 as usize).copied().unwrap_or(false));
+            let redirects = |id: PlanId| redirecting.get(id.0 as usize).copied().unwrap_or(false);
+            plan.locations.finish(redirects, &mut sets);
         }
         listens.finish(&mut self.build.diagnostics)
     }
@@ -276,20 +288,17 @@ impl Compiler<'_> {
 
     fn server(&mut self, cells: &Cells, http: &Cells, listens: &mut crate::core::listen::Table) {
         let id = SiteId(self.sites.len() as u32);
-        let Some(core) = cells.module::<ServerCore>(SERVER_INDEX).cloned() else { return };
+        let core = cells.shared(SERVER_INDEX).cloned().and_then(|core| core.downcast::<ServerCore>().ok());
+        let Some(core) = core else { return };
         let mut named = HashMap::new();
         let plan = self.plan(cells, Some(http), PlanKind::default(), &mut named);
-        let names = &core.server_name;
-        let name = names.first().map(|name| name.text.clone()).unwrap_or_default();
-        let mut lines = core.listen.clone();
-        if lines.is_empty() {
-            lines.push(crate::core::listen::ListenLine::default_line(
-                cells.open,
-                self.surroundings.default_port,
-            ));
+        let name = core.server_name.first().map(|name| name.text.clone()).unwrap_or_default();
+        if core.listen.is_empty() {
+            let line = ListenLine::default_line(cells.open, self.surroundings.default_port);
+            listens.add(&line, id, &core);
         }
-        for line in &lines {
-            listens.add(line, id, names);
+        for line in &core.listen {
+            listens.add(line, id, &core);
         }
         let name = name.strip_prefix(b".").map_or(name.clone(), BString::from);
         self.sites.push(Site { id, name, plan, named, core });
@@ -304,12 +313,12 @@ impl Compiler<'_> {
         named: &mut HashMap<Vec<u8>, PlanId>,
     ) -> PlanId {
         let id = PlanId(self.plans.len() as u32);
-        let core: Arc<Core> = shared(cells.modules.get(LOCATION_INDEX).cloned().flatten());
+        let core: Arc<Core> = shared(cells.shared(LOCATION_INDEX).cloned());
         let alias = alias(&core, outer, &kind);
         let plan = Plan {
             id,
             name: kind.name,
-            error_pages: core.error_page.to_vec(),
+            error_pages: Arc::clone(&core.error_page),
             core,
             steps: Default::default(),
             handler: None,
@@ -329,18 +338,19 @@ impl Compiler<'_> {
         let mut inner = HashMap::new();
         let mut limit_except = None;
         let mut ifs = Vec::new();
-        let name = self.plans[id.0 as usize].name.clone();
         for child in &cells.children {
             match child.place {
                 Places::LOCATION => self.location(child, cells, id, &mut locations, named),
                 Places::SERVER_IF | Places::LOCATION_IF => {
-                    let kind = PlanKind { name: name.clone(), nameless: true, exact: false, alias };
+                    let name = self.plans[id.0 as usize].name.clone();
+                    let kind = PlanKind { name, nameless: true, exact: false, alias };
                     let plan = self.plan(child, Some(cells), kind, named);
                     inner.insert(child.open, plan);
                     ifs.push(plan);
                 }
                 Places::LIMIT_EXCEPT => {
-                    let kind = PlanKind { name: name.clone(), nameless: true, exact: false, alias };
+                    let name = self.plans[id.0 as usize].name.clone();
+                    let kind = PlanKind { name, nameless: true, exact: false, alias };
                     let plan = self.plan(child, Some(cells), kind, named);
                     let bits = child.args.iter().filter_map(|word| http::Method::limit_bit(&word.text));
                     let mut bits = bits.fold(0, |all, bit| all | bit);
@@ -354,8 +364,10 @@ impl Compiler<'_> {
             }
         }
         self.install(cells, outer, id, &inner);
-        self.ifs.insert(id, ifs);
-        self.hand_down(id);
+        if !ifs.is_empty() {
+            self.ifs.insert(id, ifs);
+            self.hand_down(id);
+        }
         let plan = &mut self.plans[id.0 as usize];
         plan.locations = locations;
         plan.limit_except = limit_except;
@@ -392,7 +404,7 @@ impl Compiler<'_> {
         into: &mut Locations,
         named: &mut HashMap<Vec<u8>, PlanId>,
     ) {
-        let Some(matcher) = self.build.matchers.get(&cells.open).cloned() else { return };
+        let Some(matcher) = self.build.matcher(cells.open).cloned() else { return };
         let Plan { alias, .. } = &self.plans[outer_plan.0 as usize];
         let kind = PlanKind {
             name: matcher.name().to_owned(),

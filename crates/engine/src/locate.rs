@@ -5,10 +5,15 @@ use crate::core::Matcher;
 use crate::module::CompiledRegex;
 use crate::plan::PlanId;
 use std::collections::HashMap;
+use std::sync::Arc;
+use template::{LocationSet, Regex};
 
-/// The locations directly inside a server or a location.
+/// The locations directly inside a server or a location; most blocks have none.
 #[derive(Default)]
-pub struct Locations {
+pub struct Locations(Option<Box<Tables>>);
+
+#[derive(Default)]
+struct Tables {
     exact: HashMap<Vec<u8>, PlanId>,
     /// Sorted by path; looked up from the longest match down.
     prefixes: Vec<Prefix>,
@@ -16,7 +21,20 @@ pub struct Locations {
     redirecting: Vec<(Vec<u8>, PlanId)>,
     regexes: Vec<(CompiledRegex, PlanId)>,
     /// Tells quickly which of the regexes can match at all.
-    set: Option<template::LocationSet>,
+    set: Option<Arc<LocationSet>>,
+}
+
+/// The sets of a configuration by their regexes: servers of a large one have lists in common.
+#[derive(Default)]
+pub struct Sets(HashMap<Vec<*const Regex>, Arc<LocationSet>>);
+
+impl Sets {
+    fn of(&mut self, regexes: &[(CompiledRegex, PlanId)]) -> Arc<LocationSet> {
+        // Sets keep their regexes, so that no address can stand for another one later.
+        let key = regexes.iter().map(|(compiled, _)| Arc::as_ptr(&compiled.regex)).collect();
+        let make = || Arc::new(LocationSet::new(regexes.iter().map(|(one, _)| one.regex.clone()).collect()));
+        self.0.entry(key).or_insert_with(make).clone()
+    }
 }
 
 struct Prefix {
@@ -42,6 +60,19 @@ pub enum Located {
 impl Locations {
     /// Adds a location in the file's order; false when the same one was there before.
     pub fn add(&mut self, matcher: &Matcher, plan: PlanId) -> bool {
+        self.0.get_or_insert_default().add(matcher, plan)
+    }
+
+    /// Completes the tables; `redirects` tells the plans that `/dir` is redirected to.
+    pub fn finish(&mut self, redirects: impl Fn(PlanId) -> bool, sets: &mut Sets) {
+        if let Some(tables) = &mut self.0 {
+            tables.finish(redirects, sets);
+        }
+    }
+}
+
+impl Tables {
+    fn add(&mut self, matcher: &Matcher, plan: PlanId) -> bool {
         match matcher {
             Matcher::Exact(path) => self.exact.insert(path.to_vec(), plan).is_none(),
             Matcher::Prefix { path, final_ } => {
@@ -63,8 +94,7 @@ impl Locations {
         self.prefixes.sort_by(|a, b| a.path.cmp(&b.path));
     }
 
-    /// Completes the tables; `redirects` tells the plans that `/dir` is redirected to.
-    pub fn finish(&mut self, redirects: impl Fn(PlanId) -> bool) {
+    fn finish(&mut self, redirects: impl Fn(PlanId) -> bool, sets: &mut Sets) {
         let ending =
             self.prefixes.iter().filter(|prefix| prefix.path.ends_with(b"/") && redirects(prefix.plan));
         self.redirecting = ending.map(|prefix| (prefix.path.clone(), prefix.plan)).collect();
@@ -75,9 +105,10 @@ impl Locations {
             self.prefixes[at].shorter = longest;
         }
         if self.regexes.len() > 1 {
-            let regexes = self.regexes.iter().map(|(compiled, _)| compiled.regex.clone());
-            self.set = Some(template::LocationSet::new(regexes.collect()));
+            self.set = Some(sets.of(&self.regexes));
         }
+        self.prefixes.shrink_to_fit();
+        self.regexes.shrink_to_fit();
     }
 
     /// The longest prefix of `uri`.
@@ -102,16 +133,12 @@ impl Locations {
 
     /// The first regex in the file's order that matches; its groups are kept.
     fn first_regex(&self, request: &mut Request, uri: &[u8]) -> Option<PlanId> {
-        let at = match &self.set {
-            None => 0,
-            Some(set) => set.find(uri)?,
+        let Some(set) = &self.set else {
+            let (regex, plan) = self.regexes.first()?;
+            return request.matches(regex, uri).then_some(*plan);
         };
-        let (regex, plan) = self.regexes.get(at)?;
-        request.matches(regex, uri).then_some(*plan)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.prefixes.is_empty() && self.regexes.is_empty()
+        let at = set.first(uri, |index| request.matches(&self.regexes[index].0, uri))?;
+        Some(self.regexes[at].1)
     }
 }
 
@@ -144,10 +171,7 @@ enum Search {
 /// One level: exact, longest prefix with what is nested in it, then regexes with what is nested in them.
 fn search(request: &mut Request, within: PlanId, uri: &[u8]) -> Search {
     let snapshot = request.snapshot;
-    let locations = &snapshot.plan(within).locations;
-    if locations.is_empty() {
-        return Search::None;
-    }
+    let Some(locations) = &snapshot.plan(within).locations.0 else { return Search::None };
     if let Some(plan) = locations.exact.get(uri) {
         return Search::Ended(Located::Found(*plan));
     }

@@ -1,16 +1,17 @@
 //! What a module is: rows, variables, and a function that installs it into a location's plan.
 
 use crate::Request;
-use crate::core::Core;
+use crate::core::{Core, Matcher};
 use crate::flow::{Filter, Logger, Phase, Step};
 use crate::plan::{Plan, PlanId};
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, Upstreams};
 use crate::variables::{Computed, Definition, Registry as VariableRegistry};
 use bstr::{BStr, BString};
 use conf::{Diagnostic, Level, Node, Span};
 use schema::bind::{Cells, ModuleCells, diagnostic};
+use schema::hash::QuickMap;
 use schema::{Directive, Places, Problem, Services, Set};
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use template::{Template, VariableId};
@@ -114,7 +115,8 @@ pub enum Read {
 }
 
 /// A setter that gets the engine's builder: for directives that declare something (`upstream`, `map`, zones)
-/// or read their arguments in a way of their own. `C` is the module's cell type.
+/// or read their arguments in a way of their own. `C` is the module's cell type, or `()` where the builder alone keeps
+/// what is read: a block then has no cells because of it.
 pub struct Declare<C: 'static> {
     /// Reads the directive.
     pub read: fn(&mut C, &Node, &mut Build) -> Result<(), Problem>,
@@ -167,6 +169,10 @@ impl<C: 'static> Set for Declare<C> {
         Ok(())
     }
 
+    fn keeps(&self) -> bool {
+        TypeId::of::<C>() != TypeId::of::<()>()
+    }
+
     fn nested(&self, outer: Places) -> Option<Places> {
         self.nested.map(|nested| nested(outer))
     }
@@ -177,7 +183,7 @@ pub struct Build {
     /// Variables known so far.
     pub variables: VariableRegistry,
     /// Upstream groups by name, in the file's order.
-    pub upstreams: Vec<Arc<Upstream>>,
+    pub upstreams: Upstreams,
     /// The machine's name, for `$hostname`.
     pub hostname: BString,
     /// Relative paths hang from here.
@@ -200,10 +206,17 @@ pub struct Build {
     pub idle: Vec<BString>,
     /// The blocks around the directive that is read now, by where they open, the innermost last.
     pub blocks: Vec<Span>,
-    /// How locations are found, by where their blocks open.
-    pub matchers: HashMap<Span, crate::core::Matcher>,
+    /// Regular expressions by pattern, those without regard to case second: the servers of a large configuration
+    /// have many in common.
+    regexes: [QuickMap<BString, CompiledRegex>; 2],
+    /// How locations are found.
+    matchers: Vec<Matcher>,
+    /// Which of them is whose, by where the location's block opens.
+    matcher_of: QuickMap<Span, u32>,
+    /// What modules made of cells: see [`Installer::once`].
+    made: QuickMap<(usize, TypeId), Arc<dyn Any + Send + Sync>>,
     /// State of modules that lives across blocks, by the module's own type.
-    pub shared: HashMap<std::any::TypeId, Box<dyn Any>>,
+    pub shared: QuickMap<TypeId, Box<dyn Any>>,
 }
 
 impl Build {
@@ -215,7 +228,7 @@ impl Build {
     ) -> Build {
         Build {
             variables,
-            upstreams: Vec::new(),
+            upstreams: Upstreams::default(),
             hostname: surroundings.hostname.clone(),
             prefix: surroundings.prefix.clone(),
             conf_prefix: surroundings.conf_prefix.clone(),
@@ -227,9 +240,28 @@ impl Build {
             idle: Vec::new(),
             blocks: Vec::new(),
             folders: Vec::new(),
-            matchers: HashMap::new(),
-            shared: HashMap::new(),
+            regexes: Default::default(),
+            matchers: Vec::new(),
+            matcher_of: QuickMap::default(),
+            made: QuickMap::default(),
+            shared: QuickMap::default(),
         }
+    }
+
+    /// How the location is found whose block opens there.
+    pub fn matcher(&self, open: Span) -> Option<&Matcher> {
+        self.matchers.get(*self.matcher_of.get(&open)? as usize)
+    }
+
+    /// As [`Build::matcher`], for the block around the directive that is read now.
+    pub fn matcher_around(&self) -> Option<&Matcher> {
+        self.matcher(*self.blocks.last()?)
+    }
+
+    /// Keeps how a location is found.
+    pub fn add_matcher(&mut self, open: Span, matcher: Matcher) {
+        self.matcher_of.insert(open, self.matchers.len() as u32);
+        self.matchers.push(matcher);
     }
 
     /// Compiles text with variables.
@@ -245,11 +277,16 @@ impl Build {
     /// # Errors
     /// The pattern is wrong, in nginx's words.
     pub fn regex(&mut self, pattern: &BStr, caseless: bool) -> Result<CompiledRegex, Problem> {
+        if let Some(known) = self.regexes[usize::from(caseless)].get(pattern) {
+            return Ok(known.clone());
+        }
         let regex =
             template::Regex::new(pattern, caseless).map_err(|error| Problem::new(error.to_string()))?;
         let named = regex.names().iter().map(|(name, group)| Ok((*group, self.variables.capture(name)?)));
         let named = named.collect::<Result<Vec<_>, Problem>>()?;
-        Ok(CompiledRegex { regex: Arc::new(regex), named: named.into() })
+        let made = CompiledRegex { regex: Arc::new(regex), named: named.into() };
+        self.regexes[usize::from(caseless)].insert(pattern.to_owned(), made.clone());
+        Ok(made)
     }
 
     /// Defines a variable that configuration computes (`map`, `geo` ...).
@@ -270,7 +307,7 @@ impl Build {
 
     /// The group of this name.
     pub fn upstream(&self, name: &[u8]) -> Option<Arc<Upstream>> {
-        self.upstreams.iter().find(|upstream| upstream.name == name).cloned()
+        self.upstreams.named(name).cloned()
     }
 
     /// A path relative to the prefix, made absolute.
@@ -285,7 +322,7 @@ impl Build {
 
     /// State that a module keeps while the configuration is read, made on first use.
     pub fn shared<T: Default + 'static>(&mut self) -> &mut T {
-        let slot = self.shared.entry(std::any::TypeId::of::<T>()).or_insert_with(|| Box::<T>::default());
+        let slot = self.shared.entry(TypeId::of::<T>()).or_insert_with(|| Box::<T>::default());
         schema::directive::own_mut(&mut **slot)
     }
 
@@ -402,7 +439,32 @@ impl<'a> Installer<'a> {
 
     /// Keeps something that variables or filters look up by [`Plan::kept`] while a request is served.
     pub fn keep<T: Any + Send + Sync>(&mut self, kept: T) {
-        self.plan.kept.push((std::any::TypeId::of::<T>(), Box::new(kept)));
+        self.keep_shared(Arc::new(kept));
+    }
+
+    /// As [`Installer::keep`], for what other blocks have too: see [`Installer::once`].
+    pub fn keep_shared<T: Any + Send + Sync>(&mut self, kept: Arc<T>) {
+        let kept: Arc<dyn Any + Send + Sync> = kept;
+        push(&mut self.plan.kept, (TypeId::of::<T>(), kept));
+    }
+
+    /// What is made of the module's own cells alone: once for all blocks that share them.
+    ///
+    /// # Panics
+    /// When `C` is not the module's cell type.
+    pub fn once<C: 'static, T: Any + Send + Sync>(
+        &mut self,
+        make: impl FnOnce(&'a C, &mut Build) -> T,
+    ) -> Arc<T> {
+        let conf = self.conf::<C>();
+        // The cells outlive the builder, so that no address can stand for others later.
+        let key = (std::ptr::from_ref(conf).addr(), TypeId::of::<T>());
+        if let Some(known) = self.build.made.get(&key).and_then(|made| made.clone().downcast().ok()) {
+            return known;
+        }
+        let made = Arc::new(make(conf, self.build));
+        self.build.made.insert(key, made.clone());
+        made
     }
 
     /// The module's own cells of this block.
@@ -426,7 +488,7 @@ impl<'a> Installer<'a> {
     /// # Panics
     /// As [`Installer::family`].
     pub fn family_shared<C: Any + Send + Sync>(&self, n: usize) -> Arc<C> {
-        let cells = self.cells.modules[self.index + 1 + n].clone();
+        let cells = self.cells.shared(self.index + 1 + n).cloned();
         cells.and_then(|cells| cells.downcast().ok()).expect("a family's cells have its own type")
     }
 
@@ -441,7 +503,12 @@ impl<'a> Installer<'a> {
 
     /// Adds a step to a phase, behind those of earlier modules.
     pub fn step(&mut self, phase: Phase, step: impl Step + 'static) {
-        self.plan.steps[phase as usize].push(Box::new(step));
+        self.shared_step(phase, Arc::new(step));
+    }
+
+    /// As [`Installer::step`], for one that other blocks have too: see [`Installer::once`].
+    pub fn shared_step(&mut self, phase: Phase, step: Arc<impl Step + 'static>) {
+        self.plan.steps.push(phase, step);
     }
 
     /// Makes a step the location's one handler of content; the first module to do so wins.
@@ -451,11 +518,22 @@ impl<'a> Installer<'a> {
 
     /// Adds a filter behind those of earlier modules.
     pub fn filter(&mut self, filter: impl Filter + 'static) {
-        self.plan.filters.push(Box::new(filter));
+        self.shared_filter(Arc::new(filter));
     }
 
-    /// Adds a logger.
-    pub fn logger(&mut self, logger: impl Logger + 'static) {
-        self.plan.loggers.push(Box::new(logger));
+    /// As [`Installer::filter`], for one that other blocks have too: see [`Installer::once`].
+    pub fn shared_filter(&mut self, filter: Arc<impl Filter + 'static>) {
+        push(&mut self.plan.filters, filter);
     }
+
+    /// Adds a logger that other blocks may have too: see [`Installer::once`].
+    pub fn shared_logger(&mut self, logger: Arc<impl Logger + 'static>) {
+        push(&mut self.plan.loggers, logger);
+    }
+}
+
+/// Adds to a list that stays short, of which a large configuration has many.
+fn push<T>(list: &mut Vec<T>, item: T) {
+    list.reserve_exact(1);
+    list.push(item);
 }

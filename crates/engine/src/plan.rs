@@ -1,10 +1,10 @@
 //! The compiled configuration: a [`Snapshot`] of sites and plans, immutable once made.
 
 use crate::core::{Core, ErrorPage, ServerCore};
-use crate::flow::{Filter, Logger, PHASES, Step};
+use crate::flow::{Filter, Logger, PHASES, Phase, Step};
 use crate::locate::Locations;
 use crate::module::CompiledRegex;
-use crate::upstream::Upstream;
+use crate::upstream::Upstreams;
 use crate::variables::Definitions;
 use bstr::BString;
 use net::address::Address;
@@ -35,7 +35,7 @@ pub struct Snapshot {
     /// How many client connections a thread may hold, `worker_connections`.
     pub connections_max: usize,
     /// Upstream groups.
-    pub upstreams: Vec<Arc<Upstream>>,
+    pub upstreams: Upstreams,
     /// Logs, opened.
     pub logs: Vec<net::log::Log>,
     /// `error_log` of the file's top level.
@@ -59,7 +59,7 @@ pub struct Site {
     /// Named locations.
     pub named: HashMap<Vec<u8>, PlanId>,
     /// Settings only a server has.
-    pub core: ServerCore,
+    pub core: Arc<ServerCore>,
 }
 
 /// What one location (or server, `if`, `limit_except`) compiled to.
@@ -71,15 +71,15 @@ pub struct Plan {
     /// Settings every location has.
     pub core: Arc<Core>,
     /// `error_page` of this location.
-    pub error_pages: Vec<ErrorPage>,
+    pub error_pages: Arc<Vec<ErrorPage>>,
     /// Steps by phase.
-    pub steps: [Vec<Box<dyn Step>>; PHASES],
+    pub steps: Steps,
     /// The location's one handler of content; an `if` without one has that of its location.
     pub handler: Option<Arc<dyn Step>>,
     /// Filters of the response.
-    pub filters: Vec<Box<dyn Filter>>,
+    pub filters: Vec<Arc<dyn Filter>>,
     /// Loggers.
-    pub loggers: Vec<Box<dyn Logger>>,
+    pub loggers: Vec<Arc<dyn Logger>>,
     /// Locations inside.
     pub locations: Locations,
     /// `limit_except`: the methods that are not limited (bits of `http::Method`) and the plan for the others.
@@ -91,9 +91,41 @@ pub struct Plan {
     /// What `alias` cuts from a URI before the rest is looked up below its folder.
     pub alias: Alias,
     /// What modules keep for this plan, by the module's own type.
-    pub kept: Vec<(TypeId, Box<dyn Any + Send + Sync>)>,
+    pub kept: Vec<(TypeId, Arc<dyn Any + Send + Sync>)>,
     /// `/dir` is redirected to `/dir/` because `location /dir/` passes requests on.
     pub auto_redirect: bool,
+}
+
+/// Steps by phase: `steps[phase as usize]` are those of one, in order.
+#[derive(Default)]
+pub struct Steps {
+    steps: Vec<Arc<dyn Step>>,
+    /// How many steps there are up to the end of each phase.
+    ends: [u16; PHASES],
+}
+
+impl Steps {
+    /// Adds a step behind the others of its phase.
+    ///
+    /// # Panics
+    /// When a location has more than 65,535 steps: every module adds a few at most.
+    pub fn push(&mut self, phase: Phase, step: Arc<dyn Step>) {
+        // Nearly every location has two: a folder's index, and files.
+        self.steps.reserve_exact(if self.steps.is_empty() { 2 } else { 1 });
+        self.steps.insert(usize::from(self.ends[phase as usize]), step);
+        for end in &mut self.ends[phase as usize..] {
+            *end = end.checked_add(1).expect("modules add a few steps at most");
+        }
+    }
+}
+
+impl std::ops::Index<usize> for Steps {
+    type Output = [Arc<dyn Step>];
+
+    fn index(&self, phase: usize) -> &Self::Output {
+        let first = phase.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.steps[usize::from(first)..usize::from(self.ends[phase])]
+    }
 }
 
 /// How `alias` maps a URI. It belongs to the location that the directive stands in, also for the blocks inside.
@@ -147,9 +179,8 @@ impl Snapshot {
 
     /// Takes over what was known of the upstreams that an earlier configuration had too.
     pub fn carry_from(&self, earlier: &Snapshot) {
-        for upstream in &self.upstreams {
-            let known = earlier.upstreams.iter().find(|known| known.name == upstream.name);
-            if let Some(known) = known {
+        for upstream in self.upstreams.iter() {
+            if let Some(known) = earlier.upstreams.named(&upstream.name) {
                 upstream.carry_from(known);
             }
         }

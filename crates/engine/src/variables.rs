@@ -9,7 +9,7 @@ use crate::module::{Read, Variable};
 use bstr::{BStr, BString, ByteSlice};
 use conf::Span;
 use schema::Problem;
-use std::collections::HashMap;
+use schema::hash::QuickMap;
 use std::sync::Arc;
 use template::{UnknownVariable, VariableId};
 
@@ -42,10 +42,10 @@ pub enum Definition {
 /// Variables while a configuration is read: any name gets a number at once, and has a definition in the end.
 #[derive(Default)]
 pub struct Registry {
-    numbers: HashMap<Vec<u8>, VariableId>,
+    numbers: QuickMap<Vec<u8>, VariableId>,
     names: Vec<BString>,
     definitions: Vec<Option<Definition>>,
-    builtins: HashMap<&'static str, &'static Variable>,
+    builtins: QuickMap<&'static str, &'static Variable>,
     prefixes: Vec<&'static Variable>,
     /// The directive that is read now: its name and its end.
     pub place: Option<(Span, Span)>,
@@ -98,6 +98,9 @@ impl Registry {
     }
 
     fn number(&mut self, name: &[u8]) -> VariableId {
+        if let Some(id) = self.numbers.get(name) {
+            return *id;
+        }
         let name = name.to_ascii_lowercase();
         if let Some(id) = self.numbers.get(&name) {
             return *id;
@@ -206,7 +209,7 @@ impl template::Names for Registry {
     }
 }
 
-fn builtin(builtins: &HashMap<&'static str, &'static Variable>, name: &[u8]) -> Option<&'static Variable> {
+fn builtin(builtins: &QuickMap<&'static str, &'static Variable>, name: &[u8]) -> Option<&'static Variable> {
     let name = name.to_ascii_lowercase();
     std::str::from_utf8(&name).ok().and_then(|name| builtins.get(name)).copied()
 }

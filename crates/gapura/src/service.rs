@@ -27,6 +27,8 @@ const COMMANDS_MAX: usize = 64;
 /// How long all threads may take to follow a command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long it may take until a configuration is dropped that nobody uses any more.
+const OLD_PAUSE: Duration = Duration::from_millis(500);
 /// How long a thread may take to stop accepting.
 const QUIT_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -48,6 +50,9 @@ pub struct Service {
     ended: Arc<OwnedFd>,
     /// What is in force.
     snapshot: Arc<Snapshot>,
+    /// What was in force before, and is still used by requests. The last hold on each is here: a large one takes a
+    /// while to take apart, which is not to keep a thread from serving.
+    old: Vec<Arc<Snapshot>>,
 }
 
 struct Thread {
@@ -98,7 +103,8 @@ impl Service {
         // As nginx's, a process without a master runs where it likes.
         let affinity = essentials.affinity.as_ref().filter(|_| essentials.master_process);
         let machine = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut service = Service { threads: Vec::new(), ended, snapshot: generation.snapshot.clone() };
+        let snapshot = generation.snapshot.clone();
+        let mut service = Service { threads: Vec::new(), ended, snapshot, old: Vec::new() };
         for (number, handed_over) in mailboxes.into_iter().enumerate() {
             let balance = balance.clone();
             let (commands, orders) = mailbox(COMMANDS_MAX);
@@ -141,7 +147,10 @@ impl Service {
                 Err(_) => return Err("a thread does not answer".to_owned()),
             }
         }
-        self.snapshot = generation.snapshot.clone();
+        let before = std::mem::replace(&mut self.snapshot, generation.snapshot.clone());
+        if !Arc::ptr_eq(&before, &self.snapshot) {
+            self.old.push(before);
+        }
         Ok(())
     }
 
@@ -163,6 +172,12 @@ impl Service {
             // A panic was reported by the thread itself.
             let _ = thread.handle.join();
         }
+    }
+
+    /// Drops the configurations before that nobody uses any more. When to look again, while there are others.
+    pub fn forget_old(&mut self) -> Option<Duration> {
+        self.old.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        (!self.old.is_empty()).then_some(OLD_PAUSE)
     }
 
     /// How far the threads are.

@@ -38,6 +38,7 @@ pub fn run(
 ) -> ExitCode {
     let Opened { mut loaded, listeners, log_files } = opened;
     let started = loaded.activate(&logs).and_then(|snapshot| {
+        drop(loaded.spent());
         let generation = Arc::new(Generation { loaded, snapshot, log_files });
         Ok((Service::start(generation.clone(), &listeners, &start.layout, journal.identity())?, generation))
     });
@@ -68,7 +69,8 @@ impl Single {
     fn serve(&mut self, signals: &mut Signals) -> ExitCode {
         while !self.is_ending {
             // A failure to wait is followed by another look.
-            let _ = wait_readable(&[signals.as_fd(), self.service.as_fd()], None);
+            let patience = self.service.forget_old();
+            let _ = wait_readable(&[signals.as_fd(), self.service.as_fd()], patience);
             while let Some(received) = signals.take_next() {
                 self.signal(received);
             }
@@ -134,6 +136,7 @@ impl Single {
         let open = &self.listeners;
         let listeners = net::listen::open(&wanted, open, &mut self.journal.reporter()).ok()?;
         let snapshot = loaded.activate(&self.logs).map_err(emerg).ok()?;
+        let spent = loaded.spent();
         let new = Arc::new(Generation { loaded, snapshot, log_files });
         let served = self.service.serve(new.clone(), &listeners);
         let (kept, dropped) =
@@ -147,6 +150,7 @@ impl Single {
         let sinks = open_sinks(&self.generation.loaded.essentials.error_logs, &self.logs);
         self.journal.replace(sinks);
         redirect_stderr(&self.journal, &self.generation.loaded.essentials);
+        drop(spent);
         Some(())
     }
 }

@@ -91,7 +91,7 @@ pub struct Loaded {
     pub idle: Vec<BString>,
     /// The files it was read from.
     pub files: Arc<RecordedFiles>,
-    /// What a worker serves by; taken when it begins to.
+    /// What a worker serves by; its snapshot is taken when it begins to.
     compiled: Option<Compiled>,
 }
 
@@ -101,7 +101,20 @@ impl Loaded {
     /// # Errors
     /// In nginx's words; a configuration can be put in force once.
     pub fn activate(&mut self, logs: &LogFiles) -> Result<Arc<Snapshot>, String> {
-        self.compiled.take().ok_or("the configuration is in force already")?.activate(logs)
+        self.compiled.as_mut().ok_or("the configuration is in force already")?.activate(logs)
+    }
+
+    /// Forgets the texts, and with them what there is to say about them.
+    pub fn forget_texts(&mut self) {
+        self.sources = SourceMap::default();
+        self.diagnostics = Vec::new();
+        self.files = Arc::new(RecordedFiles::of_record(Default::default()));
+    }
+
+    /// What it was made of, and what it compiled to where another process serves by it. To be dropped when nobody
+    /// waits: see [`engine::compile::Spent`].
+    pub fn spent(&mut self) -> Option<Compiled> {
+        self.compiled.take()
     }
 
     /// True where it can be served.

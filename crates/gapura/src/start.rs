@@ -61,11 +61,18 @@ pub fn run(identity: Identity, options: Options, arguments: Vec<OsString>, title
         say_syntax();
     }
     if options.test {
-        return test(&journal, is_good.then_some(&loaded), &options, &conf);
+        let code = test(&journal, is_good.then_some(&loaded), &options, &conf);
+        // The process ends: nothing is gained by taking a large configuration apart first.
+        std::mem::forget(loaded);
+        return code;
     }
     match (is_good, options.signal) {
         (false, _) => ExitCode::FAILURE,
-        (true, Some(signal)) => send_signal(&journal, &loaded, signal),
+        (true, Some(signal)) => {
+            let code = send_signal(&journal, &loaded, signal);
+            std::mem::forget(loaded);
+            code
+        }
         (true, None) => {
             let start = Start {
                 layout,
@@ -238,6 +245,8 @@ fn serve(
         }));
     }
     let pid = essentials.pid.clone();
+    let mut generation = generation;
+    let spent = generation.loaded.spent();
     let mut master = Master::new(journal, start, title, signals, logs, generation);
     if master.begin().is_err() {
         // The error was said; the file names a process that ends now.
@@ -245,6 +254,7 @@ fn serve(
         return None;
     }
     leave_terminal(master.journal(), news);
+    drop(spent);
     Some(master.run())
 }
 

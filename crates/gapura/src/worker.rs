@@ -7,6 +7,7 @@ use crate::journal::{Journal, JournalSink, redirect_stderr};
 use crate::service::{Generation, Progress, Service};
 use crate::site::{self, LogTarget, Role};
 use crate::wire::{Assignment, Order, Verdict};
+use engine::compile::Compiled;
 use net::errno::ErrnoMessage;
 use net::listen::Listener;
 use net::log::file::LogFiles;
@@ -40,7 +41,7 @@ pub fn run(title: &mut Title) -> ExitCode {
     );
     let logs = Arc::new(LogFiles::default());
     let started = begin(&assignment, descriptors, &logs, journal);
-    let Started { service, generation, listeners, journal } = match started {
+    let Started { service, generation, listeners, journal, spent } = match started {
         Ok(started) => started,
         Err(why) => {
             // A master that is gone needs no answer.
@@ -51,12 +52,14 @@ pub fn run(title: &mut Title) -> ExitCode {
     if channel.send(&Verdict::Serving.encode(), &[]).is_err() {
         return ExitCode::FAILURE;
     }
+    drop(spent);
     let mut worker = Worker {
         journal,
         logs,
         service,
         generation,
         listeners,
+        spent: None,
         channel: Some(channel),
         deadline: None,
         is_quitting: false,
@@ -72,6 +75,8 @@ struct Worker {
     generation: Arc<Generation>,
     /// The sockets it serves on; none once it is to end.
     listeners: Vec<Listener>,
+    /// What the configuration in force was made of, until the master knows that it is.
+    spent: Option<Compiled>,
     /// None once the master is gone.
     channel: Option<Channel>,
     /// When connections that are still open are given up (`worker_shutdown_timeout`).
@@ -86,6 +91,7 @@ struct Started {
     generation: Arc<Generation>,
     listeners: Vec<Listener>,
     journal: Journal,
+    spent: Option<Compiled>,
 }
 
 /// Takes on the identity and the limits that the configuration asks for, and starts to serve.
@@ -95,7 +101,7 @@ fn begin(
     logs: &Arc<LogFiles>,
     mut journal: Journal,
 ) -> Result<Started, String> {
-    let (generation, listeners) = generation_of(assignment, descriptors, logs, &[])?;
+    let Assembled { generation, listeners, spent } = generation_of(assignment, descriptors, logs, &[])?;
     let essentials = &generation.loaded.essentials;
     journal.leave_terminal();
     journal.replace(journal_sinks(&generation, logs));
@@ -142,13 +148,14 @@ fn begin(
     }
     let service = Service::start(generation.clone(), &listeners, &assignment.layout, assignment.identity)
         .map_err(|why| format!("[emerg] {why}\n"))?;
-    Ok(Started { service, generation, listeners, journal })
+    Ok(Started { service, generation, listeners, journal, spent })
 }
 
 impl Worker {
     fn serve(&mut self, signals: &mut Signals, title: &mut Title) -> ExitCode {
         loop {
             let patience = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let patience = patience.into_iter().chain(self.service.forget_old()).min();
             let mut polled = vec![signals.as_fd(), self.service.as_fd()];
             polled.extend(self.channel.as_ref().map(AsFd::as_fd));
             let readable = wait_readable(&polled, patience).unwrap_or_default();
@@ -233,6 +240,7 @@ impl Worker {
                     // A master that is gone needs no answer; the next turn notices.
                     let _ = channel.send(&verdict.encode(), &[]);
                 }
+                self.spent = None;
             }
             None => {
                 self.journal.write(Severity::Alert, "the master process is gone");
@@ -245,12 +253,14 @@ impl Worker {
         if self.is_quitting {
             return Err("[error] the worker process is shutting down\n".to_owned());
         }
-        let (generation, listeners) = generation_of(assignment, descriptors, &self.logs, &self.listeners)?;
+        let Assembled { generation, listeners, spent } =
+            generation_of(assignment, descriptors, &self.logs, &self.listeners)?;
         self.service.serve(generation.clone(), &listeners).map_err(|why| format!("[emerg] {why}\n"))?;
         self.journal.replace(journal_sinks(&generation, &self.logs));
         self.generation = generation;
         self.listeners = listeners;
         redirect_stderr(&self.journal, &self.generation.loaded.essentials);
+        self.spent = spent;
         Ok(())
     }
 
@@ -273,6 +283,13 @@ fn next_assignment(channel: &Channel) -> Option<(Box<Assignment>, Vec<OwnedFd>)>
     }
 }
 
+/// A configuration of the master's, ready to be served.
+struct Assembled {
+    generation: Arc<Generation>,
+    listeners: Vec<Listener>,
+    spent: Option<Compiled>,
+}
+
 /// Reads the configuration of an assignment again and puts it together with its descriptors. Sockets at a place
 /// where one is open already stay the ones that are open: the master means the same.
 fn generation_of(
@@ -280,7 +297,7 @@ fn generation_of(
     descriptors: Vec<OwnedFd>,
     logs: &LogFiles,
     open: &[Listener],
-) -> Result<(Arc<Generation>, Vec<Listener>), String> {
+) -> Result<Assembled, String> {
     let files = Arc::new(RecordedFiles::of_record(assignment.record.clone()));
     let mut loaded = site::load(&assignment.layout, assignment.command_line.as_deref(), files, Role::Worker);
     if !loaded.is_good() {
@@ -307,7 +324,9 @@ fn generation_of(
         assignment.logs.iter().zip(descriptors).map(|(path, descriptor)| logs.adopt(path, descriptor));
     let log_files = log_files.collect();
     let snapshot = loaded.activate(logs).map_err(|why| format!("[emerg] {why}\n"))?;
-    Ok((Arc::new(Generation { loaded, snapshot, log_files }), listeners))
+    loaded.forget_texts();
+    let spent = loaded.spent();
+    Ok(Assembled { generation: Arc::new(Generation { loaded, snapshot, log_files }), listeners, spent })
 }
 
 /// Two descriptors of one open socket?

@@ -48,9 +48,9 @@ impl Value for Rule {
 }
 
 fn install(installer: &mut Installer) -> Result<(), Problem> {
-    let rules = &installer.conf::<Conf>().rules;
-    if !rules.is_empty() {
-        installer.step(Phase::Access, Rules(rules.to_vec()));
+    if !installer.conf::<Conf>().rules.is_empty() {
+        let rules = installer.once(|conf: &Conf, _| Rules(conf.rules.to_vec()));
+        installer.shared_step(Phase::Access, rules);
     }
     Ok(())
 }

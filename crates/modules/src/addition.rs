@@ -48,8 +48,12 @@ pub static MODULE: Module = Module {
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     let conf = installer.conf::<Conf>();
     if !conf.before.is_empty() || !conf.after.is_empty() {
-        let (before, after) = ((*conf.before).clone(), (*conf.after).clone());
-        installer.filter(Addition { before, after, types: (*conf.types).clone() });
+        let addition = installer.once(|conf: &Conf, _| Addition {
+            before: (*conf.before).clone(),
+            after: (*conf.after).clone(),
+            types: (*conf.types).clone(),
+        });
+        installer.shared_filter(addition);
     }
     Ok(())
 }

@@ -75,8 +75,9 @@ fn add_set(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Proble
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     let conf = installer.conf::<Conf>();
     if let Some(uri) = conf.uri.0.clone().filter(|uri| !uri.is_empty()) {
-        let sets = conf.sets.value().cloned().unwrap_or_default();
-        installer.step(Phase::Access, AuthRequest { uri, sets });
+        let sets = |conf: &Conf| conf.sets.value().cloned().unwrap_or_default();
+        let step = installer.once(|conf: &Conf, _| AuthRequest { uri, sets: sets(conf) });
+        installer.shared_step(Phase::Access, step);
     }
     Ok(())
 }

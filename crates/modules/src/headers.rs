@@ -146,12 +146,13 @@ fn add(lines: &mut Inherit<Vec<Added>>, node: &Node, build: &mut engine::Build) 
 }
 
 fn install(installer: &mut Installer) -> Result<(), Problem> {
-    let conf = installer.conf::<Conf>();
-    let headers = conf.headers.value().cloned().unwrap_or_default();
-    let trailers = conf.trailers.value().cloned().unwrap_or_default();
-    let expires = (*conf.expires).clone().filter(|expires| !matches!(expires, Expires::Fixed(Moment::Off)));
-    if expires.is_some() || !headers.is_empty() || !trailers.is_empty() {
-        installer.filter(Headers { expires, headers, trailers });
+    let made = installer.once(|conf: &Conf, _| Headers {
+        expires: (*conf.expires).clone().filter(|expires| !matches!(expires, Expires::Fixed(Moment::Off))),
+        headers: conf.headers.value().cloned().unwrap_or_default(),
+        trailers: conf.trailers.value().cloned().unwrap_or_default(),
+    });
+    if made.expires.is_some() || !made.headers.is_empty() || !made.trailers.is_empty() {
+        installer.shared_filter(made);
     }
     Ok(())
 }

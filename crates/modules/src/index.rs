@@ -175,8 +175,8 @@ fn settle(conf: &mut Conf) {
 
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     if installer.place != Places::SERVER_IF {
-        let names = Arc::clone(&installer.conf::<Conf>().names);
-        installer.step(Phase::Content, Index(names));
+        let index = installer.once(|conf: &Conf, _| Index(Arc::clone(&conf.names)));
+        installer.shared_step(Phase::Content, index);
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ pub static MODULE: Module = Module {
         Directive {
             name: "limit_conn_zone",
             default: "",
-            set: &Declare::<Conf>::new(declare_zone),
+            set: &Declare::new(declare_zone),
             doc: "A zone of requests under way by key.",
         },
         Directive {
@@ -113,7 +113,7 @@ impl Drop for Held {
 }
 
 /// `limit_conn_zone key zone=name:size`
-fn declare_zone(_conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
+fn declare_zone(_none: &mut (), node: &Node, build: &mut Build) -> Result<(), Problem> {
     let mut zone = None;
     for word in node.args.iter().skip(1) {
         match word.text.strip_prefix(b"zone=") {
@@ -145,12 +145,13 @@ fn add_limit(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Prob
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     let conf = installer.conf::<Conf>();
     let Some(limits) = conf.limits.value() else { return Ok(()) };
-    // A zone that is missing is reported at the end.
-    let build = &mut *installer.build;
-    let bound = limits.iter().filter_map(|limit| Some((KIND.find(build, &limit.zone)?, limit.count_max)));
-    let limits = bound.collect();
-    let step = Limits { limits, level: conf.log_level.0, status: conf.status.0, dry_run: conf.dry_run.0 };
-    installer.step(Phase::Preaccess, step);
+    let step = installer.once(|conf: &Conf, build| {
+        // A zone that is missing is reported at the end.
+        let bound = limits.iter().filter_map(|limit| Some((KIND.find(build, &limit.zone)?, limit.count_max)));
+        let limits = bound.collect();
+        Limits { limits, level: conf.log_level.0, status: conf.status.0, dry_run: conf.dry_run.0 }
+    });
+    installer.shared_step(Phase::Preaccess, step);
     Ok(())
 }
 

@@ -52,7 +52,7 @@ pub static MODULE: Module = Module {
         Directive {
             name: "limit_req_zone",
             default: "",
-            set: &Declare::<Conf>::new(declare_zone),
+            set: &Declare::new(declare_zone),
             doc: "A zone of request rates by key.",
         },
         Directive {
@@ -137,7 +137,7 @@ impl Value for RefusalStatus {
 }
 
 /// `limit_req_zone key zone=name:size rate=N r/s|r/m`
-fn declare_zone(_conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
+fn declare_zone(_none: &mut (), node: &Node, build: &mut Build) -> Result<(), Problem> {
     let (mut zone, mut rate) = (None, 1000);
     for word in node.args.iter().skip(1) {
         if let Some(text) = word.text.strip_prefix(b"zone=") {
@@ -191,8 +191,13 @@ fn add_limit(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Prob
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     let conf = installer.conf::<Conf>();
     let Some(limits) = conf.limits.value() else { return Ok(()) };
+    let step = installer.once(|conf: &Conf, build| limits_of(conf, limits, build));
+    installer.shared_step(Phase::Preaccess, step);
+    Ok(())
+}
+
+fn limits_of(conf: &Conf, limits: &[Limit], build: &mut Build) -> Limits {
     // A zone that is missing is reported at the end.
-    let build = &mut *installer.build;
     let bound = limits.iter().filter_map(|limit| {
         Some(Bound { zone: KIND.find(build, &limit.zone)?, burst: limit.burst, delay: limit.delay })
     });
@@ -203,9 +208,7 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
         _ => Level::Info,
     };
     let limits = bound.collect();
-    let step = Limits { limits, level, delay_level, status: conf.status.0, dry_run: conf.dry_run.0 };
-    installer.step(Phase::Preaccess, step);
-    Ok(())
+    Limits { limits, level, delay_level, status: conf.status.0, dry_run: conf.dry_run.0 }
 }
 
 fn finish(build: &mut Build) -> Result<(), Problem> {

@@ -83,7 +83,7 @@ pub static MODULE: Module = Module {
         Directive {
             name: "log_format",
             default: "",
-            set: &Declare::<Conf>::new(declare_format),
+            set: &Declare::new(declare_format),
             doc: "Names a format of access log lines.",
         },
         Directive {
@@ -111,17 +111,21 @@ pub static MODULE: Module = Module {
 
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     let conf = installer.conf::<Conf>();
-    let logs = match conf.logs.value() {
-        Some(lines) if lines.off => return Ok(()),
-        Some(lines) => lines.logs.clone(),
-        None => {
-            let path = installer.build.access_log.clone();
-            let log = installer.build.logs.add(Target::File(path), None);
-            let format = combined(installer.build)?;
-            vec![AccessLog { place: Place::Opened(log), format, condition: None }]
-        }
-    };
-    installer.logger(AccessLogs { logs, cache: conf.cache.0 });
+    if conf.logs.value().is_some_and(|lines| lines.off) {
+        return Ok(());
+    }
+    let format = combined(installer.build)?;
+    let logger = installer.once(|conf: &Conf, build| {
+        let logs = match conf.logs.value() {
+            Some(lines) => lines.logs.clone(),
+            None => {
+                let log = build.logs.add(Target::File(build.access_log.clone()), None);
+                vec![AccessLog { place: Place::Opened(log), format, condition: None }]
+            }
+        };
+        AccessLogs { logs, cache: conf.cache.0 }
+    });
+    installer.shared_logger(logger);
     Ok(())
 }
 
@@ -271,7 +275,7 @@ fn hex(digit: u8) -> u8 {
 }
 
 /// `log_format name [escape=default|json|none] string...`
-fn declare_format(_conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
+fn declare_format(_none: &mut (), node: &Node, build: &mut Build) -> Result<(), Problem> {
     combined(build)?;
     let name = argument(node, 0)?;
     if build.shared::<Declared>().formats.iter().any(|format| format.name == name.text) {

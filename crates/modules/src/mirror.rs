@@ -55,10 +55,12 @@ fn add(conf: &mut Conf, node: &Node, _build: &mut Build) -> Result<(), Problem> 
 }
 
 fn install(installer: &mut Installer) -> Result<(), Problem> {
-    let conf = installer.conf::<Conf>();
-    let uris = conf.uris.value().cloned().unwrap_or_default();
-    if !uris.is_empty() {
-        installer.step(Phase::Precontent, Mirror { uris, request_body: conf.request_body.0 });
+    let step = installer.once(|conf: &Conf, _| Mirror {
+        uris: conf.uris.value().cloned().unwrap_or_default(),
+        request_body: conf.request_body.0,
+    });
+    if !step.uris.is_empty() {
+        installer.shared_step(Phase::Precontent, step);
     }
     Ok(())
 }

@@ -117,14 +117,14 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
     if conf.from.is_empty() {
         return Ok(());
     }
-    let make = || RealIp {
+    let step = installer.once(|conf: &Conf, _| RealIp {
         trusted: conf.from.iter().flat_map(|trusted| trusted.0.iter().copied()).collect(),
         header: (*conf.header).clone(),
         recursive: conf.recursive.0,
-    };
+    });
     // The server's settings count as soon as the head is there, a location's once it is known.
-    installer.step(Phase::PostRead, make());
-    installer.step(Phase::Preaccess, make());
+    installer.shared_step(Phase::PostRead, step.clone());
+    installer.shared_step(Phase::Preaccess, step);
     Ok(())
 }
 

@@ -58,7 +58,8 @@ impl Step for Static {
 
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     if installer.place != Places::SERVER_IF {
-        installer.step(Phase::Content, Static);
+        let files = installer.once(|_: &(), _| Static);
+        installer.shared_step(Phase::Content, files);
     }
     Ok(())
 }

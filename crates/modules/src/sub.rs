@@ -81,10 +81,14 @@ fn add(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
 }
 
 fn install(installer: &mut Installer) -> Result<(), Problem> {
-    let conf = installer.conf::<Conf>();
-    if let Some(pairs) = conf.pairs.value().cloned() {
-        let (types, once, last_modified) = ((*conf.types).clone(), conf.once.0, conf.last_modified.0);
-        installer.filter(Substitution { pairs, types, once, last_modified });
+    if let Some(pairs) = installer.conf::<Conf>().pairs.value() {
+        let substitution = installer.once(|conf: &Conf, _| Substitution {
+            pairs: pairs.clone(),
+            types: (*conf.types).clone(),
+            once: conf.once.0,
+            last_modified: conf.last_modified.0,
+        });
+        installer.shared_filter(substitution);
     }
     Ok(())
 }

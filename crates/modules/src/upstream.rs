@@ -293,7 +293,7 @@ fn finish(build: &mut Build) -> Result<(), Problem> {
         build.diagnostics.push(conf::Diagnostic::emerg("zone", text));
     }
     let mut names: Vec<String> = Vec::new();
-    for upstream in &build.upstreams {
+    for upstream in build.upstreams.iter() {
         // Name servers of the configuration are asked while the server runs, and nobody else is.
         let listed = upstream.resolver.as_ref().is_some_and(|own| matches!(own.servers, Servers::Listed(_)));
         let servers = upstream.servers().into_iter().filter(|server| !(listed && server.resolve));

@@ -6,7 +6,7 @@ use crate::{Directive, Places, Problem, elsewhere};
 use conf::{Diagnostic, Node, SourceMap, Span, Word};
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What setters may use of the world around them. The engine implements it; this crate knows no more.
 pub trait Services {
@@ -47,29 +47,49 @@ pub struct Rows {
     pub cells: fn() -> ModuleCells,
 }
 
-/// All modules' rows with an index by name.
+/// All modules' rows with an index by table entry.
 pub struct Registry {
-    modules: Vec<Rows>,
-    by_name: HashMap<&'static str, Vec<(usize, &'static Directive)>>,
+    modules: Vec<Arc<Rows>>,
+    /// By [`Known::number`].
+    by_entry: Vec<Option<(usize, &'static Directive)>>,
 }
 
 /// One bound block.
 pub struct Cells {
     /// What kind of block it is.
     pub place: Places,
-    /// The directive that opened it; none for the file itself.
-    pub name: Option<Word>,
-    /// The words after the name, e.g. a location's modifier and URI.
+    /// The words after the name of the directive that opened it; not those of locations, of which there are many and
+    /// whose setter keeps what they say.
     pub args: Vec<Word>,
     /// Where the opening `{` stands: the line nginx reports for problems with the block's arguments.
     pub open: Span,
     /// Where the block ends: the line nginx reports for problems with its contents.
     pub close: Span,
-    /// Cells by module index; none where the block (before inheritance) set nothing.
-    pub modules: Vec<Option<ModuleCells>>,
+    /// Cells of the modules of which the block itself sets something, by module index.
+    own: Vec<(usize, ModuleCells)>,
+    /// Those of all others; none before inheritance.
+    inherited: Option<Arc<Inherited>>,
     /// Blocks inside, in the file's order.
     pub children: Vec<Cells>,
 }
+
+/// What the blocks inside one block have of it when they set nothing themselves.
+struct Inherited {
+    /// Of modules of which a block around them sets something: what is inherited from there, by module index.
+    heirs: Vec<(usize, Arc<Heir>)>,
+    /// The defaults, by module index.
+    defaults: Arc<[ModuleCells]>,
+}
+
+/// What is inherited from a block's own cells: made when it is asked for, which it often is not.
+struct Heir {
+    outer: ModuleCells,
+    module: Arc<Rows>,
+    made: OnceLock<ModuleCells>,
+}
+
+/// More heirs than this are put into a table of all modules.
+const LISTED_HEIRS_MAX: usize = 8;
 
 impl Registry {
     /// Collects the rows of all modules, in their order of execution.
@@ -80,28 +100,42 @@ impl Registry {
                 by_name.entry(name).or_default().push((index, row));
             }
         }
-        Registry { modules, by_name }
+        let mut by_entry = vec![None; known::count()];
+        for (name, rows) in &by_name {
+            for known in known::known(name.as_bytes()) {
+                by_entry[known.number] = row(&modules, rows, known);
+            }
+        }
+        Registry { modules: modules.into_iter().map(Arc::new).collect(), by_entry }
     }
 
     /// The rows of all modules.
-    pub fn modules(&self) -> &[Rows] {
+    pub fn modules(&self) -> &[Arc<Rows>] {
         &self.modules
     }
 
-    /// The row of a table entry. Several modules may own a name (`server`, `keepalive_timeout`): the row is that of
-    /// the module which stands for the entry's; a name that is ours once may be in any module of ours.
+    /// The row of a table entry.
     pub fn row(&self, known: &Known) -> Option<(usize, &'static Directive)> {
-        let rows = self.by_name.get(known.name)?;
-        let nginx = bare(known.module);
-        let module = |index: usize| self.modules[index].module;
-        rows.iter()
-            .find(|(index, _)| belongs(module(*index), nginx))
-            .or_else(|| {
-                rows.first()
-                    .filter(|(index, _)| rows.len() == 1 && protocol(module(*index)) == protocol(nginx))
-            })
-            .copied()
+        self.by_entry.get(known.number).copied().flatten()
     }
+}
+
+/// Which of the rows with an entry's name is the entry's. Several modules may own a name (`server`,
+/// `keepalive_timeout`): the row is that of the module which stands for the entry's; a name that is ours once may be in
+/// any module of ours.
+fn row(
+    modules: &[Rows],
+    rows: &[(usize, &'static Directive)],
+    known: &Known,
+) -> Option<(usize, &'static Directive)> {
+    let nginx = bare(known.module);
+    let module = |index: usize| modules[index].module;
+    rows.iter()
+        .find(|(index, _)| belongs(module(*index), nginx))
+        .or_else(|| {
+            rows.first().filter(|(index, _)| rows.len() == 1 && protocol(module(*index)) == protocol(nginx))
+        })
+        .copied()
 }
 
 /// nginx's module without what all of them have, e.g. `proxy` for `ngx_http_proxy_module`.
@@ -124,27 +158,45 @@ fn protocol(module: &str) -> &'static str {
 }
 
 impl Cells {
-    /// An empty block around everything.
-    fn new(registry: &Registry, place: Places, node: Option<&Node>, close: Span) -> Cells {
-        Cells {
-            place,
-            name: node.map(|node| node.name.clone()),
-            args: node.map(|node| node.args.clone()).unwrap_or_default(),
-            open: node.map_or(close, |node| node.end),
-            close,
-            modules: registry.modules.iter().map(|_| None).collect(),
-            children: Vec::new(),
-        }
+    /// An empty block.
+    fn new(place: Places, node: Option<&Node>, close: Span) -> Cells {
+        let open = node.map_or(close, |node| node.end);
+        let args = node.filter(|_| place != Places::LOCATION).map(|node| node.args.clone());
+        let args = args.unwrap_or_default();
+        Cells { place, args, open, close, own: Vec::new(), inherited: None, children: Vec::new() }
     }
 
     /// The cells of the module with this index, after binding.
     pub fn module<C: 'static>(&self, index: usize) -> Option<&C> {
-        self.modules.get(index)?.as_ref()?.downcast_ref()
+        self.shared(index)?.downcast_ref()
+    }
+
+    /// As [`Cells::module`], to keep.
+    pub fn shared(&self, index: usize) -> Option<&ModuleCells> {
+        self.own_cells(index).or_else(|| self.inherited.as_ref()?.cells(index))
+    }
+
+    fn own_cells(&self, index: usize) -> Option<&ModuleCells> {
+        self.own.iter().find(|(own, _)| *own == index).map(|(_, cells)| cells)
+    }
+
+    /// The block's own cells of a module, made when it has none yet. Nothing shares them before inheritance.
+    fn own_mut(&mut self, index: usize, make: fn() -> ModuleCells) -> Option<&mut (dyn Any + Send + Sync)> {
+        let at = self.own.iter().position(|(own, _)| *own == index).unwrap_or_else(|| {
+            self.own.push((index, make()));
+            self.own.len() - 1
+        });
+        Arc::get_mut(&mut self.own[at].1)
     }
 
     /// The blocks inside that are of this place.
     pub fn inside(&self, place: Places) -> impl Iterator<Item = &Cells> {
         self.children.iter().filter(move |child| child.place == place)
+    }
+
+    /// How many blocks there are, this one and all inside.
+    pub fn count(&self) -> usize {
+        1 + self.children.iter().map(Cells::count).sum::<usize>()
     }
 }
 
@@ -156,14 +208,15 @@ pub fn bind(
     services: &mut dyn Services,
     report: &mut Report,
 ) -> Cells {
-    let mut root = Cells::new(registry, Places::MAIN, None, tree.root.close);
+    let mut root = Cells::new(Places::MAIN, None, tree.root.close);
     bind_nodes(&tree.root.nodes, &mut root, registry, services, report);
     if !report.is_empty() {
         hint_semicolons(&tree.root.nodes, &tree.sources, report);
     }
     fill_defaults(&mut root, registry, services, report);
     // The outermost block has every module's defaults; what it says itself is for the program.
-    inherit(&mut root, registry, &vec![false; registry.modules.len()]);
+    let defaults = (0..registry.modules.len()).filter_map(|index| root.own_cells(index).cloned()).collect();
+    inherit(&mut root, &Arc::new(Inherited { heirs: Vec::new(), defaults }), registry);
     root
 }
 
@@ -241,28 +294,30 @@ fn bind_node(
         services.unbuilt(node);
         // What stands inside is looked at all the same, for people who want to know everything at once.
         if let (Some(place), Some(block)) = (known.opens(into.place), &node.block) {
-            let mut inner = Cells::new(registry, place, Some(node), block.close);
+            let mut inner = Cells::new(place, Some(node), block.close);
             services.enters(node);
             bind_nodes(&block.nodes, &mut inner, registry, services, report);
             services.leaves();
         }
         return Ok(());
     };
-    let make = registry.modules[index].cells;
-    let cells = into.modules[index].get_or_insert_with(make);
-    // Nothing shares the cells before inheritance, so this is always the only holder.
-    if let Some(cells) = Arc::get_mut(cells) {
-        row.set.set(cells, node, services)?;
+    if row.set.keeps() {
+        let make = registry.modules[index].cells;
+        if let Some(cells) = into.own_mut(index, make) {
+            row.set.set(cells, node, services)?;
+        }
+    } else {
+        row.set.set(&mut (), node, services)?;
     }
     if let Some(place) = row.set.nested(into.place)
         && let Some(block) = &node.block
     {
-        let mut inner = Cells::new(registry, place, Some(node), block.close);
+        let mut inner = Cells::new(place, Some(node), block.close);
         let found = report.len();
         services.enters(node);
         bind_nodes(&block.nodes, &mut inner, registry, services, report);
         services.leaves();
-        let inside = inner.modules[index].as_deref().map(|cells| cells as &dyn Any);
+        let inside = inner.own_cells(index).map(|cells| &**cells as &dyn Any);
         // What is missing may be what was wrong.
         if let (true, Err(problem)) = (found == report.len(), row.set.closes(inside)) {
             report.push(diagnostic(&problem.at(block.close), node, "block"));
@@ -333,47 +388,82 @@ pub fn diagnostic(problem: &Problem, node: &Node, id: &'static str) -> Diagnosti
 
 /// The outermost block gets every module's cells, filled from the rows' defaults.
 fn fill_defaults(root: &mut Cells, registry: &Registry, services: &mut dyn Services, report: &mut Report) {
+    let close = root.close;
     for (index, module) in registry.modules.iter().enumerate() {
-        let cells = root.modules[index].get_or_insert_with(module.cells);
-        fill_module(cells, module, services, report, root.close);
-    }
-}
-
-fn fill_module(
-    cells: &mut ModuleCells,
-    module: &Rows,
-    services: &mut dyn Services,
-    report: &mut Report,
-    close: Span,
-) {
-    let Some(cells) = Arc::get_mut(cells) else { return };
-    for (name, row) in &module.rows {
-        if let Err(problem) = row.set.default(cells, row.default, services) {
-            let message = format!("the default of \"{name}\" is wrong: {}", problem.message);
-            report.push(Diagnostic::new("default", conf::Level::Emerg, message).at(close));
+        let Some(cells) = root.own_mut(index, module.cells) else { continue };
+        for (name, row) in &module.rows {
+            if let Err(problem) = row.set.default(cells, row.default, services) {
+                let message = format!("the default of \"{name}\" is wrong: {}", problem.message);
+                report.push(Diagnostic::new("default", conf::Level::Emerg, message).at(close));
+            }
         }
     }
 }
 
 /// Every block takes from the one around it what it left unset. What belongs to a block alone (a `proxy_pass`) has no
-/// inheritance in its row, so cells are shared only with a block that set nothing itself (`own` tells which did).
-fn inherit(outer: &mut Cells, registry: &Registry, own: &[bool]) {
-    for inner in &mut outer.children {
-        let inner_own: Vec<bool> = inner.modules.iter().map(Option::is_some).collect();
-        for (index, module) in registry.modules.iter().enumerate() {
-            let Some(outer_cells) = &outer.modules[index] else { continue };
-            if !inner_own[index] && !own[index] {
-                inner.modules[index] = Some(outer_cells.clone());
-                continue;
-            }
-            let cells = inner.modules[index].get_or_insert_with(module.cells);
-            // Nothing shares cells that were not inherited yet.
-            if let Some(cells) = Arc::get_mut(cells) {
-                for (_, row) in &module.rows {
-                    row.set.inherit(&**outer_cells, cells);
-                }
+/// inheritance in its row, so cells are shared only with a block that set nothing itself; the blocks inside one that
+/// did, and set nothing themselves, share theirs with each other. `heirs` is what the blocks inside inherit.
+fn inherit(outer: &mut Cells, heirs: &Arc<Inherited>, registry: &Registry) {
+    let mut children = std::mem::take(&mut outer.children);
+    for inner in &mut children {
+        for (index, cells) in &mut inner.own {
+            if let Some(outer_cells) = outer.shared(*index) {
+                take_over(outer_cells, cells, &registry.modules[*index]);
             }
         }
-        inherit(inner, registry, &inner_own);
+        inner.inherited = Some(heirs.clone());
+        if inner.children.is_empty() {
+            continue;
+        }
+        match inner.own.is_empty() {
+            true => inherit(inner, heirs, registry),
+            false => inherit(inner, &Arc::new(heirs.below(&inner.own, registry)), registry),
+        }
+    }
+    outer.children = children;
+}
+
+impl Inherited {
+    fn cells(&self, index: usize) -> Option<&ModuleCells> {
+        match self.heirs.iter().find(|(heir, _)| *heir == index) {
+            Some((_, heir)) => Some(heir.cells()),
+            None => self.defaults.get(index),
+        }
+    }
+
+    /// What blocks inherit that stand in one with these cells of its own.
+    fn below(&self, own: &[(usize, ModuleCells)], registry: &Registry) -> Inherited {
+        let heir = |(index, outer): &(usize, ModuleCells)| {
+            let (outer, module) = (outer.clone(), registry.modules[*index].clone());
+            (*index, Arc::new(Heir { outer, module, made: OnceLock::new() }))
+        };
+        let further = self.heirs.iter().filter(|(index, _)| own.iter().all(|(own, _)| own != index));
+        let heirs = own.iter().map(heir).chain(further.cloned()).collect();
+        let made = Inherited { heirs, defaults: self.defaults.clone() };
+        if made.heirs.len() <= LISTED_HEIRS_MAX {
+            return made;
+        }
+        let defaults = (0..made.defaults.len()).filter_map(|index| made.cells(index).cloned()).collect();
+        Inherited { heirs: Vec::new(), defaults }
+    }
+}
+
+impl Heir {
+    fn cells(&self) -> &ModuleCells {
+        self.made.get_or_init(|| {
+            let mut made = (self.module.cells)();
+            take_over(&self.outer, &mut made, &self.module);
+            made
+        })
+    }
+}
+
+/// Fills what the inner cells left unset.
+fn take_over(outer: &ModuleCells, inner: &mut ModuleCells, module: &Rows) {
+    // Nothing shares cells that were not inherited yet.
+    if let Some(inner) = Arc::get_mut(inner) {
+        for (_, row) in &module.rows {
+            row.set.inherit(&**outer, inner);
+        }
     }
 }

@@ -47,6 +47,11 @@ pub trait Set: Sync {
         false
     }
 
+    /// Does it store anything in the cells of its block? Where it does not, it is given none: `()`.
+    fn keeps(&self) -> bool {
+        true
+    }
+
     /// Must an idle directive stand only once in a block, whatever its kind?
     fn is_single(&self) -> bool {
         false
@@ -186,6 +191,10 @@ impl Set for Nested {
         Ok(())
     }
 
+    fn keeps(&self) -> bool {
+        false
+    }
+
     fn nested(&self, _outer: Places) -> Option<Places> {
         Some(self.0)
     }
@@ -200,6 +209,10 @@ impl Set for Idle {
     fn is_idle(&self) -> bool {
         true
     }
+
+    fn keeps(&self) -> bool {
+        false
+    }
 }
 
 impl Set for IdleOwn {
@@ -211,6 +224,10 @@ impl Set for IdleOwn {
 
     fn is_idle(&self) -> bool {
         true
+    }
+
+    fn keeps(&self) -> bool {
+        false
     }
 
     fn is_single(&self) -> bool {

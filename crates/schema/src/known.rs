@@ -1,8 +1,8 @@
 //! Every directive of nginx 1.31: name, module, places, arguments. The one table behind arity and place checks.
 
+use crate::hash::QuickMap;
 use crate::{Buffers, Flag, Milliseconds, Number, Offset, Places, Problem, Seconds, Services, Size, Value};
 use conf::Node;
-use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// One directive of one module as nginx knows it. Several modules may share a name (`server`, `listen`).
@@ -18,6 +18,8 @@ pub struct Known {
     pub arguments: Arguments,
     /// Does a `{ }` follow?
     pub block: bool,
+    /// Its place among all entries, from 0.
+    pub number: usize,
     /// What kind of value it takes; lets us check the values of directives that have nothing to tune here.
     pub kind: Kind,
 }
@@ -189,7 +191,7 @@ impl Known {
 
 /// All entries of that name; empty when nginx has no such directive.
 pub fn known(name: &[u8]) -> &'static [Known] {
-    std::str::from_utf8(name).ok().and_then(|name| table().get(name)).map_or(&[], Vec::as_slice)
+    table().get(name).map_or(&[], Vec::as_slice)
 }
 
 /// Every entry of the table, by name.
@@ -201,7 +203,7 @@ pub fn all() -> impl Iterator<Item = &'static Known> {
 
 /// Every name, for "did you mean".
 pub fn names() -> impl Iterator<Item = &'static str> {
-    table().keys().copied()
+    table().values().filter_map(|entries| entries.first()).map(|entry| entry.name)
 }
 
 /// Does nginx have a variable of this name (without the dollar), as one name or in a family such as `arg_`?
@@ -213,21 +215,28 @@ pub fn is_variable(name: &[u8]) -> bool {
     })
 }
 
-fn table() -> &'static HashMap<&'static str, Vec<Known>> {
-    static TABLE: OnceLock<HashMap<&'static str, Vec<Known>>> = OnceLock::new();
+/// How many entries there are.
+pub fn count() -> usize {
+    table().values().map(Vec::len).sum()
+}
+
+fn table() -> &'static QuickMap<&'static [u8], Vec<Known>> {
+    static TABLE: OnceLock<QuickMap<&'static [u8], Vec<Known>>> = OnceLock::new();
     TABLE.get_or_init(|| {
-        let mut table: HashMap<&'static str, Vec<Known>> = HashMap::new();
+        let mut table: QuickMap<&'static [u8], Vec<Known>> = QuickMap::default();
         let lines = include_str!("directives.tsv").lines().chain(include_str!("borrowed.tsv").lines());
+        let mut number = 0;
         for line in lines {
-            if let Some(entry) = entry(line) {
-                table.entry(entry.name).or_default().push(entry);
+            if let Some(entry) = entry(line, number) {
+                table.entry(entry.name.as_bytes()).or_default().push(entry);
+                number += 1;
             }
         }
         table
     })
 }
 
-fn entry(line: &'static str) -> Option<Known> {
+fn entry(line: &'static str, number: usize) -> Option<Known> {
     let mut columns = line.split('\t');
     let name = columns.next().filter(|name| !name.starts_with('#'))?;
     Some(Known {
@@ -236,6 +245,7 @@ fn entry(line: &'static str) -> Option<Known> {
         places: Places::parse(columns.next()?)?,
         arguments: Arguments::parse(columns.next()?)?,
         block: columns.next()? == "yes",
+        number,
         kind: Kind::parse(columns.next()?),
     })
 }

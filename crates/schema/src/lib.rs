@@ -13,6 +13,7 @@
 pub mod bind;
 pub mod directive;
 pub mod elsewhere;
+pub mod hash;
 pub mod inherit;
 pub mod known;
 pub mod manual;

@@ -66,13 +66,25 @@ pub enum Part {
 /// A compiled string. `Text` parts are never empty and never neighbours, so an empty string has no part at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
-    parts: Box<[Part]>,
+    parts: Parts,
+}
+
+/// Most templates have one part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Parts {
+    #[default]
+    None,
+    One(Part),
+    Several(Box<[Part]>),
 }
 
 impl Template {
     /// Compiles `text` by the grammar of nginx's script strings: `$name`, `${name}`, `$1` to `$9`. A digit ends
     /// `$1` at once (`$10` is the first group and a zero), whereas `${1}` asks for a variable called "1".
     pub fn compile(text: &BStr, names: &mut dyn Names) -> Result<Template, TemplateError> {
+        if memchr::memchr(b'$', text).is_none() {
+            return Ok(Template::constant(text));
+        }
         let mut parts = Vec::new();
         let mut rest: &[u8] = text.as_bytes();
         while !rest.is_empty() {
@@ -87,42 +99,55 @@ impl Template {
             parts.push(part);
             rest = &rest[dollar + 1 + length..];
         }
-        Ok(Template { parts: parts.into() })
+        Ok(Template::of(parts))
     }
 
     /// A template that is `text`, dollar signs and all.
     pub fn constant(text: &[u8]) -> Template {
-        let parts = if text.is_empty() { Vec::new() } else { vec![Part::Text(text.into())] };
-        Template { parts: parts.into() }
+        let parts = if text.is_empty() { Parts::None } else { Parts::One(Part::Text(text.into())) };
+        Template { parts }
+    }
+
+    fn of(mut parts: Vec<Part>) -> Template {
+        let parts = match parts.len() {
+            0 => Parts::None,
+            1 => parts.pop().map_or(Parts::None, Parts::One),
+            _ => Parts::Several(parts.into()),
+        };
+        Template { parts }
     }
 
     /// The whole value, where it depends on nothing.
     pub fn is_constant(&self) -> Option<&[u8]> {
-        match &*self.parts {
-            [] => Some(b""),
-            [Part::Text(text)] => Some(text),
+        match &self.parts {
+            Parts::None => Some(b""),
+            Parts::One(Part::Text(text)) => Some(text),
             _ => None,
         }
     }
 
     /// The pieces, in order.
     pub fn parts(&self) -> &[Part] {
-        &self.parts
+        match &self.parts {
+            Parts::None => &[],
+            Parts::One(part) => std::slice::from_ref(part),
+            Parts::Several(parts) => parts,
+        }
     }
 
     /// The variables asked for, in order, repetitions included.
     pub fn variables(&self) -> impl Iterator<Item = VariableId> + '_ {
-        self.parts.iter().filter_map(|part| if let Part::Variable(id) = part { Some(*id) } else { None })
+        self.parts().iter().filter_map(|part| if let Part::Variable(id) = part { Some(*id) } else { None })
     }
 
     /// Whether `$1` to `$9` occur.
     pub fn has_captures(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Capture(_)))
+        self.parts().iter().any(|part| matches!(part, Part::Capture(_)))
     }
 
     /// Appends the value to `out`.
     pub fn render<S: Scope + ?Sized>(&self, scope: &mut S, out: &mut Vec<u8>) {
-        for part in &self.parts {
+        for part in self.parts() {
             match part {
                 Part::Text(text) => out.extend_from_slice(text),
                 // A variable without a value is the empty string here, as everywhere in nginx.

@@ -6,7 +6,7 @@ use super::workload::{Figure, Load, Workload};
 use super::{Sample, wrk};
 use std::io::{Error, ErrorKind, Read, Result as IoResult, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long an answer may take before it counts as lost.
@@ -130,14 +130,19 @@ fn messages(listen: &str, connections: u32, seconds: u32) -> IoResult<Sample> {
         Ok(())
     })?;
     times.sort_unstable();
-    let at = |part: usize| times.get(times.len() * part / 100).map_or(0.0, |ns| *ns as f64 / 1e3);
     Ok(Sample::from([
         (Figure::Requests, times.len() as f64),
         (Figure::Rate, times.len() as f64 / f64::from(seconds)),
-        (Figure::Half, at(50)),
-        (Figure::Tail, at(99)),
+        (Figure::Half, percentile(&times, 50)),
+        (Figure::Tail, percentile(&times, 99)),
         (Figure::Failed, 0.0),
     ]))
+}
+
+/// So many of a hundred sorted times, in nanoseconds, are no longer than this, in microseconds.
+fn percentile(times: &[u64], part: usize) -> f64 {
+    let at = (times.len() * part / 100).min(times.len().saturating_sub(1));
+    times.get(at).map_or(0.0, |ns| *ns as f64 / 1e3)
 }
 
 /// Opens connections that get one answer each and then wait.
@@ -180,15 +185,17 @@ fn reload(peer: &Peer, workload: &Workload, running: &Running) -> Result<Sample,
         return Err("the first generation does not answer".to_owned());
     }
     peer.configure(workload, &running.places, 2)?;
-    let (done, asked, failed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-    let time = std::thread::scope(|scope| {
-        scope.spawn(|| {
+    let done = AtomicBool::new(false);
+    let (time, mut times, failed) = std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let (mut times, mut failed) = (Vec::new(), 0_u32);
             while !done.load(Ordering::Relaxed) {
-                let lost = generation().is_err();
-                asked.fetch_add(1, Ordering::Relaxed);
-                failed.fetch_add(u64::from(lost), Ordering::Relaxed);
+                let begin = Instant::now();
+                failed += u32::from(generation().is_err());
+                times.push(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
                 std::thread::sleep(Duration::from_millis(2));
             }
+            (times, failed)
         });
         let begin = Instant::now();
         let time = running.reload().and_then(|()| {
@@ -202,12 +209,17 @@ fn reload(peer: &Peer, workload: &Workload, running: &Running) -> Result<Sample,
         });
         std::thread::sleep(REST);
         done.store(true, Ordering::Relaxed);
-        time
+        let (times, failed) = load.join().map_err(|_| "the load broke".to_owned())?;
+        Ok::<_, String>((time?, times, failed))
     })?;
+    times.sort_unstable();
     Ok(Sample::from([
         (Figure::Reload, time.as_secs_f64() * 1e3),
+        (Figure::Half, percentile(&times, 50)),
+        (Figure::Tail, percentile(&times, 99)),
+        (Figure::Longest, percentile(&times, 100)),
         (Figure::Memory, memory_kib(&running.processes()) as f64),
-        (Figure::Failed, failed.into_inner() as f64),
+        (Figure::Failed, failed.into()),
     ]))
 }
 

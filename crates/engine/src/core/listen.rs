@@ -1,15 +1,17 @@
 //! The `listen` directive: an address in any of nginx's forms and the socket's options.
 
-use super::server::ServerName;
+use super::server::ServerCore;
 use crate::module::Build;
 use crate::plan::{Listen, SiteId};
-use bstr::{BString, ByteSlice};
+use bstr::ByteSlice;
 use conf::{Diagnostic, Node, Span, Word};
 use net::address::Address;
 use net::listen::{Keepalive, ListenOptions};
 use schema::value::{number, seconds, size};
 use schema::{Problem, Services};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 use template::{HostNameError, HostTableBuilder};
 
@@ -53,16 +55,17 @@ pub struct ListenLine {
 #[derive(Default)]
 pub struct Table {
     listens: Vec<Listen>,
-    names: Vec<Vec<(SiteId, ServerName)>>,
+    by_address: HashMap<Address, usize>,
+    servers: Vec<Vec<(SiteId, Arc<ServerCore>, Span)>>,
 }
 
 impl Table {
     /// Adds a server to the addresses of one of its `listen` lines; what lines may not say together was found by
     /// [`Claims`].
-    pub fn add(&mut self, line: &ListenLine, site: SiteId, names: &[ServerName]) {
+    pub fn add(&mut self, line: &ListenLine, site: SiteId, server: &Arc<ServerCore>) {
         for address in &line.addresses {
-            let at = self.listens.iter().position(|listen| listen.address == *address);
-            let at = at.unwrap_or_else(|| self.insert(address, line, site));
+            let known = self.by_address.get(address).copied();
+            let at = known.unwrap_or_else(|| self.insert(address, line, site));
             let listen = &mut self.listens[at];
             if line.options_given {
                 listen.options = ListenOptions { address: address.clone(), ..line.options.clone() };
@@ -72,11 +75,7 @@ impl Table {
             }
             listen.proxy_protocol |= line.proxy_protocol;
             listen.ssl |= line.ssl;
-            self.names[at].extend(names.iter().map(|name| (site, name.clone())));
-            if names.is_empty() {
-                let empty = ServerName { text: BString::default(), regex: None, span: line.span };
-                self.names[at].push((site, empty));
-            }
+            self.servers[at].push((site, server.clone(), line.span));
         }
     }
 
@@ -90,30 +89,24 @@ impl Table {
             names: HostTableBuilder::new().build(),
             regexes: Vec::new(),
         });
-        self.names.push(Vec::new());
+        self.servers.push(Vec::new());
+        self.by_address.insert(address.clone(), self.listens.len() - 1);
         self.listens.len() - 1
     }
 
     /// The finished tables; names that two servers share are warned of.
     pub fn finish(self, report: &mut Vec<Diagnostic>) -> Vec<Listen> {
         let mut listens = self.listens;
-        for (listen, names) in listens.iter_mut().zip(self.names) {
+        for (listen, servers) in listens.iter_mut().zip(self.servers) {
             let mut table = HostTableBuilder::new();
-            for (site, name) in names {
-                if let Some(regex) = name.regex {
-                    listen.regexes.push((regex, site));
-                    continue;
+            for (site, server, line) in servers {
+                if server.server_name.is_empty() {
+                    add_name(&mut table, b"", site, listen, line, report);
                 }
-                let (text, address) = (&name.text, &listen.address);
-                match table.insert(text, site) {
-                    Ok(()) => {}
-                    Err(HostNameError::Conflict(_)) => {
-                        let text = format!("conflicting server name \"{text}\" on {address}, ignored");
-                        report.push(Diagnostic::warn("server-name", text).at(name.span).bare());
-                    }
-                    Err(_) => {
-                        let text = format!("invalid server name or wildcard \"{text}\" on {address}");
-                        report.push(Diagnostic::emerg("server-name", text).at(name.span).bare());
+                for name in &server.server_name {
+                    match &name.regex {
+                        Some(regex) => listen.regexes.push((regex.clone(), site)),
+                        None => add_name(&mut table, &name.text, site, listen, name.span, report),
                     }
                 }
             }
@@ -123,17 +116,42 @@ impl Table {
     }
 }
 
+/// Adds a name to the table of an address.
+fn add_name(
+    table: &mut HostTableBuilder<SiteId>,
+    name: &[u8],
+    site: SiteId,
+    listen: &Listen,
+    place: Span,
+    report: &mut Vec<Diagnostic>,
+) {
+    let (text, address) = (name.as_bstr(), &listen.address);
+    match table.insert(name, site) {
+        Ok(()) => {}
+        Err(HostNameError::Conflict(_)) => {
+            let text = format!("conflicting server name \"{text}\" on {address}, ignored");
+            report.push(Diagnostic::warn("server-name", text).at(place).bare());
+        }
+        Err(_) => {
+            let text = format!("invalid server name or wildcard \"{text}\" on {address}");
+            report.push(Diagnostic::emerg("server-name", text).at(place).bare());
+        }
+    }
+}
+
 /// Who said what about which address while the configuration is read: lines of different servers must agree.
 #[derive(Default)]
-struct Claims(Vec<Claim>);
+struct Claims {
+    claims: Vec<Claim>,
+    /// By address, and whether it is for datagrams.
+    known: HashMap<(Address, bool), usize>,
+}
 
 struct Claim {
-    address: Address,
-    quic: bool,
     options_given: bool,
     default_server: bool,
-    /// The servers on it, by where their blocks open.
-    servers: Vec<Span>,
+    /// The last server on it, by where its block opens: lines of one server are read one after the other.
+    server: Span,
     /// The protocols of all lines together, of the last line, and whether lines differed: see [`Claim::protocols`].
     all: Protocols,
     last: Option<Protocols>,
@@ -162,24 +180,24 @@ impl Claims {
     /// Adds one address of a line; gives a warning. The order of the checks is that of `ngx_http_add_addresses`.
     fn add(&mut self, address: &Address, line: &ListenLine, server: Span) -> Result<Option<String>, String> {
         let protocols = u8::from(line.proxy_protocol) | u8::from(line.ssl) << 1 | u8::from(line.http2) << 2;
-        let known = self.0.iter_mut().find(|claim| claim.address == *address && claim.quic == line.quic);
-        let Some(claim) = known else {
-            self.0.push(Claim {
-                address: address.clone(),
-                quic: line.quic,
+        let key = (address.clone(), line.quic);
+        let claim = self.known.get(&key).and_then(|at| self.claims.get_mut(*at));
+        let Some(claim) = claim else {
+            self.known.insert(key, self.claims.len());
+            self.claims.push(Claim {
                 options_given: line.options_given,
                 default_server: line.default_server,
-                servers: vec![server],
+                server,
                 all: protocols,
                 last: None,
                 changed: false,
             });
             return Ok(None);
         };
-        if claim.servers.contains(&server) {
+        if claim.server == server {
             return Err(format!("a duplicate listen {address}"));
         }
-        claim.servers.push(server);
+        claim.server = server;
         if line.options_given && claim.options_given {
             return Err(format!("duplicate listen options for {address}"));
         }

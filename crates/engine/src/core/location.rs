@@ -14,6 +14,7 @@ use schema::{
     Bitmask, Directive, Flag, Inherit, Milliseconds, Number, Offset, Places, Problem, Size, SizeTemplate,
     Value, field,
 };
+use std::sync::Arc;
 use template::Template;
 
 /// Settings of a location, and of the server and `http` blocks around it.
@@ -26,7 +27,7 @@ pub struct Core {
     /// The type of files without a known extension.
     pub default_type: Inherit<BString>,
     /// Pages instead of statuses.
-    pub error_page: Inherit<Vec<ErrorPage>>,
+    pub error_page: Inherit<Arc<Vec<ErrorPage>>>,
     /// Where messages about requests go.
     pub error_log: Inherit<Vec<ErrorLog>>,
     /// What is requested once the answer is out; empty: nothing.
@@ -132,14 +133,14 @@ pub struct Root {
     pub alias: bool,
 }
 
-fn location(_core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> {
+fn location(_none: &mut (), node: &Node, build: &mut Build) -> Result<(), Problem> {
     // The matcher belongs to the block this directive opens; the compiler asks for it by the block's place.
     let matcher = Matcher::parse(&node.args, build)?;
-    let outer = build.blocks.last().and_then(|outer| build.matchers.get(outer));
+    let outer = build.matcher_around();
     if let Some(Err(problem)) = outer.map(|outer| may_be_inside(&matcher, outer)) {
         schema::Services::refuse(build, problem, node);
     }
-    build.matchers.insert(node.end, matcher);
+    build.add_matcher(node.end, matcher);
     Ok(())
 }
 
@@ -161,7 +162,7 @@ fn may_be_inside(inner: &Matcher, outer: &Matcher) -> Result<(), Problem> {
     Err(Problem::new(message))
 }
 
-fn limit_except(_core: &mut Core, node: &Node, _build: &mut Build) -> Result<(), Problem> {
+fn limit_except(_none: &mut (), node: &Node, _build: &mut Build) -> Result<(), Problem> {
     for word in &node.args {
         if http::Method::limit_bit(&word.text).is_none() {
             return Err(Problem::new(format!("invalid method \"{}\"", word.text)).on(word));
@@ -191,12 +192,13 @@ fn root(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> 
             node.name.text
         )));
     }
-    let around = build.blocks.last().and_then(|block| build.matchers.get(block));
+    let around = build.matcher_around();
     if alias && matches!(around, Some(Matcher::Named(_))) {
         return Err(Problem::new("the \"alias\" directive cannot be used inside the named location"));
     }
+    let variables = word.text.contains(&b'$');
     for forbidden in ["$document_root", "${document_root}", "$realpath_root", "${realpath_root}"] {
-        if word.text.contains_str(forbidden) {
+        if variables && word.text.contains_str(forbidden) {
             let name = if forbidden.contains("document") { "$document_root" } else { "$realpath_root" };
             let text = format!("the {name} variable cannot be used in the \"{}\" directive", node.name.text);
             return Err(Problem::new(text).on(word));
@@ -223,7 +225,7 @@ fn types(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem>
 
 fn error_page(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> {
     let pages = error_page::parse(node, build)?;
-    core.error_page.fill(node.name.span, Vec::new).extend(pages);
+    Arc::make_mut(core.error_page.fill(node.name.span, Arc::default)).extend(pages);
     Ok(())
 }
 

@@ -63,6 +63,7 @@ pub struct ServerName {
 }
 
 fn server_names(cells: &mut ServerCore, node: &Node, build: &mut Build) -> Result<(), Problem> {
+    cells.server_name.reserve_exact(node.args.len());
     for word in &node.args {
         let name = server_name(word, node, build)?;
         cells.server_name.push(name);
@@ -99,6 +100,8 @@ fn server_name(word: &Word, node: &Node, build: &mut Build) -> Result<ServerName
 
 fn listen(cells: &mut ServerCore, node: &Node, build: &mut Build) -> Result<(), Problem> {
     let line = ListenLine::parse(node, build)?;
+    // Nearly always the only one, and not a small one.
+    cells.listen.reserve_exact(1);
     cells.listen.push(line);
     Ok(())
 }

@@ -6,6 +6,7 @@
 mod attempt;
 mod body;
 mod converse;
+mod groups;
 mod hold;
 mod incoming;
 pub mod keepalive;
@@ -19,6 +20,7 @@ pub mod variables;
 
 pub use attempt::call;
 pub use body::{UpstreamBody, deliver};
+pub use groups::Upstreams;
 pub use names::resolve_in_background;
 pub use settings::Settings;
 pub use spare::Spare;

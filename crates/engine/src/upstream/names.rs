@@ -83,7 +83,7 @@ pub fn resolve_in_background(thread: &Rc<Thread>, snapshot: &Arc<Snapshot>) {
             let Some((name, port)) = server.name else { continue };
             let lookup = Lookup {
                 thread: Rc::downgrade(thread),
-                snapshot: snapshot.clone(),
+                generation: snapshot.generation,
                 upstream: upstream.clone(),
                 resolver: resolver.clone(),
                 line,
@@ -99,7 +99,8 @@ pub fn resolve_in_background(thread: &Rc<Thread>, snapshot: &Arc<Snapshot>) {
 /// A name that is looked up again and again.
 struct Lookup {
     thread: Weak<Thread>,
-    snapshot: Arc<Snapshot>,
+    /// The snapshot's, which is not held: it may be large, and its place is taken long before this wakes up.
+    generation: u64,
     upstream: Arc<Upstream>,
     resolver: Rc<Resolver>,
     /// Which of the group's lines it stands in.
@@ -118,7 +119,7 @@ impl Lookup {
             let again = self.once().await.clamp(AGAIN_SECONDS_MIN, AGAIN_SECONDS_MAX);
             timer.sleep(Deadline::after(Duration::from_secs(again))).await;
             match self.thread.upgrade() {
-                Some(thread) if thread.snapshot().generation == self.snapshot.generation => {}
+                Some(thread) if thread.snapshot().generation == self.generation => {}
                 _ => return,
             }
         }
@@ -142,7 +143,7 @@ impl Lookup {
                 if let Some(thread) = self.thread.upgrade() {
                     let name = &self.name;
                     thread.log(
-                        &self.snapshot,
+                        &thread.snapshot(),
                         level,
                         None,
                         format_args!("{name} could not be resolved ({error})"),

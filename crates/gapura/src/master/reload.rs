@@ -42,7 +42,8 @@ impl Master {
     /// Errors were logged.
     fn try_reload(&mut self) -> Result<(), ()> {
         let files = Arc::new(RecordedFiles::of_system());
-        let loaded = site::load(&self.start.layout, self.start.command_line.as_deref(), files, Role::Master);
+        let mut loaded =
+            site::load(&self.start.layout, self.start.command_line.as_deref(), files, Role::Master);
         for (severity, line, _) in site::rendered(&loaded, false) {
             self.journal.write_rendered(severity, &line);
         }
@@ -51,7 +52,9 @@ impl Master {
         }
         self.journal.write(Severity::Notice, crate::start::EVENT_METHOD);
         let new_pid = self.create_new_pid_file(&loaded.essentials)?;
+        let spent = loaded.spent();
         let result = self.open_and_serve(loaded);
+        drop(spent);
         match (&result, new_pid) {
             (Ok(old), Some(_)) => {
                 // nginx ignores this failure, too.

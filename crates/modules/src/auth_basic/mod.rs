@@ -71,8 +71,12 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
     if realm.is_constant() == Some(b"off") {
         return Ok(());
     }
-    let relative = installer.build.conf_prefix.clone();
-    installer.step(Phase::Access, AuthBasic { realm: realm.clone(), user_file: user_file.clone(), relative });
+    let step = installer.once(|_: &Conf, build| AuthBasic {
+        realm: realm.clone(),
+        user_file: user_file.clone(),
+        relative: build.conf_prefix.clone(),
+    });
+    installer.shared_step(Phase::Access, step);
     Ok(())
 }
 

@@ -63,7 +63,7 @@ pub static MODULE: Module = Module {
         Directive {
             name: "charset_map",
             default: "",
-            set: &Declare::<Conf>::new(add_map),
+            set: &Declare::new(add_map),
             doc: "How characters of one charset are written in another.",
         },
     ],
@@ -101,7 +101,7 @@ struct Declared {
     missing: Vec<(BString, BString)>,
 }
 
-fn add_map(_conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
+fn add_map(_none: &mut (), node: &Node, build: &mut Build) -> Result<(), Problem> {
     let (from, to) = (argument(node, 0)?, argument(node, 1)?);
     let (one, other) = (&from.text, &to.text);
     if one.eq_ignore_ascii_case(other) {
@@ -141,15 +141,16 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
         installer.build.diagnostics.push(Diagnostic::emerg("charset-map", text));
         return Ok(());
     }
-    let filter = Charset {
+    let told = installer.once(|conf: &Conf, _| Told((*conf.charset).clone()));
+    installer.keep_shared(told);
+    let filter = installer.once(|conf: &Conf, build| Charset {
         charset: (*conf.charset).clone(),
         source: (*conf.source).clone(),
         overrides: conf.overrides.0,
         types: (*conf.types).clone().unwrap_or_else(|| MimeTypes::of(&TYPES)),
-        tables: declared.tables.clone(),
-    };
-    installer.keep(Told((*conf.charset).clone()));
-    installer.filter(filter);
+        tables: build.shared::<Declared>().tables.clone(),
+    });
+    installer.shared_filter(filter);
     Ok(())
 }
 

@@ -193,13 +193,16 @@ fn disable(conf: &mut Conf, node: &Node, _build: &mut Build) -> Result<(), Probl
 }
 
 fn install(installer: &mut Installer) -> Result<(), Problem> {
-    let conf = installer.conf::<Conf>();
-    let version_min = match *conf.http_version {
-        HttpVersion::Http10 => Version::HTTP_10,
-        HttpVersion::Http11 => Version::HTTP_11,
-    };
-    let (vary, proxied, disabled) = (conf.vary.0, conf.proxied.bits, (*conf.disable).clone());
-    installer.keep(Accept { vary, version_min, proxied, disabled });
+    let accept = installer.once(|conf: &Conf, _| Accept {
+        vary: conf.vary.0,
+        version_min: match *conf.http_version {
+            HttpVersion::Http10 => Version::HTTP_10,
+            HttpVersion::Http11 => Version::HTTP_11,
+        },
+        proxied: conf.proxied.bits,
+        disabled: (*conf.disable).clone(),
+    });
+    installer.keep_shared(accept);
     Ok(())
 }
 

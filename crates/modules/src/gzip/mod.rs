@@ -93,8 +93,12 @@ fn ratio(request: &mut Request, out: &mut Vec<u8>) -> bool {
 fn install(installer: &mut Installer) -> Result<(), Problem> {
     let conf = installer.conf::<Conf>();
     if conf.on.0 {
-        let (types, level, bytes_min) = ((*conf.types).clone(), conf.level.0, conf.min_length.0 as u64);
-        installer.filter(Compression { types, level, bytes_min });
+        let compression = installer.once(|conf: &Conf, _| Compression {
+            types: (*conf.types).clone(),
+            level: conf.level.0,
+            bytes_min: conf.min_length.0 as u64,
+        });
+        installer.shared_filter(compression);
     }
     Ok(())
 }

@@ -23,13 +23,22 @@ pub struct Conf {
     /// `proxy_pass`: belongs to its block; only `if` and `limit_except` take it from around.
     pass: Option<PassLine>,
     method: Inherit<Option<Template>>,
-    set_header: Inherit<Vec<(BString, Template)>>,
+    set_header: Inherit<Arc<SetHeaders>>,
     set_body: Inherit<Option<Template>>,
     http_version: Inherit<HttpVersion>,
     redirect: Inherit<Vec<RedirectLine>>,
     cookie_domain: Inherit<Vec<Option<Rewrite>>>,
     cookie_path: Inherit<Vec<Option<Rewrite>>>,
     cookie_flags: Inherit<Vec<CookieFlags>>,
+}
+
+/// The lines of `proxy_set_header` that hold in a block.
+#[derive(Clone, Default)]
+pub struct SetHeaders {
+    /// What `Host` becomes.
+    host: Option<Template>,
+    /// The other headers, in order.
+    others: Vec<(BString, Template)>,
 }
 
 /// `proxy_pass`, read.
@@ -69,9 +78,9 @@ fn proxy_pass(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Pro
     let word = argument(node, 0)?;
     let template = build.template(word.text.as_ref()).map_err(|problem| problem.on(word))?;
     if template.is_constant().is_some() {
-        let outer = build.blocks.last().and_then(|block| build.matchers.get(block));
-        pass::check(&word.text, outer.is_none_or(Matcher::is_nameless))
-            .map_err(|problem| problem.on(word))?;
+        let outer = build.matcher_around();
+        let nameless = outer.is_none_or(Matcher::is_nameless);
+        pass::check(&word.text, nameless, build).map_err(|problem| problem.on(word))?;
     }
     conf.pass = Some(PassLine { text: word.text.clone(), template, places: (word.span, node.end) });
     Ok(())
@@ -80,7 +89,13 @@ fn proxy_pass(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Pro
 fn set_header(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
     let (name, value) = (argument(node, 0)?, argument(node, 1)?);
     let template = build.template(value.text.as_ref()).map_err(|problem| problem.on(value))?;
-    conf.set_header.fill(node.name.span, Vec::new).push((name.text.clone(), template));
+    let headers = Arc::make_mut(conf.set_header.fill(node.name.span, Arc::default));
+    if name.text.eq_ignore_ascii_case(b"host") {
+        headers.host.get_or_insert(template);
+    } else {
+        headers.others.reserve_exact(1);
+        headers.others.push((name.text.clone(), template));
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The step that passes requests on, and the request it writes.
 
 use super::rewrites::{Rewrite, cookie};
-use super::{Conf, HttpVersion, RedirectLine};
+use super::{Conf, HttpVersion, RedirectLine, SetHeaders};
 use bstr::{BStr, BString, ByteSlice};
 use engine::Request;
 use engine::flow::{Flow, Step};
@@ -13,6 +13,7 @@ use http::Status;
 use http::escape::{Escape, escape_uri};
 use http::response::{encode_field, encode_number};
 use schema::Problem;
+use schema::hash::QuickMap;
 use std::sync::Arc;
 use template::Template;
 
@@ -42,6 +43,7 @@ const HIDDEN_HEADERS: [&str; 8] = [
 ];
 
 /// Where a `proxy_pass` leads.
+#[derive(Clone)]
 pub enum Target {
     /// Known when the configuration is read.
     Constant {
@@ -49,6 +51,8 @@ pub enum Target {
         upstream: Arc<Upstream>,
         /// Its name and URI.
         place: Arc<Place>,
+        /// What `proxy_redirect default` does, where the location has no part in it.
+        redirect: Option<Arc<[Rewrite]>>,
     },
     /// Known when the request comes.
     Variable(Template),
@@ -87,15 +91,23 @@ fn parsed(text: &[u8]) -> Result<UpstreamUrl, Problem> {
 ///
 /// # Errors
 /// As nginx.
-pub fn check(text: &[u8], nameless: bool) -> Result<UpstreamUrl, Problem> {
-    let parsed = parsed(text)?;
-    if nameless && !parsed.uri.is_empty() {
+pub fn check(text: &BString, nameless: bool, build: &mut Build) -> Result<(), Problem> {
+    let known = build.shared::<Known>().has_uri.get(text).copied();
+    let has_uri = match known {
+        Some(has_uri) => has_uri,
+        None => {
+            let has_uri = !parsed(text)?.uri.is_empty();
+            build.shared::<Known>().has_uri.insert(text.clone(), has_uri);
+            has_uri
+        }
+    };
+    if nameless && has_uri {
         return Err(Problem::new(
             "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, \
              or inside \"if\" statement, or inside \"limit_except\" block",
         ));
     }
-    Ok(parsed)
+    Ok(())
 }
 
 impl Target {
@@ -104,6 +116,9 @@ impl Target {
     /// # Errors
     /// As nginx.
     pub fn constant(text: &BStr, build: &mut Build) -> Result<Target, Problem> {
+        if let Some(known) = build.shared::<Known>().targets.get(text) {
+            return Ok(known.clone());
+        }
         let parsed = parsed(text)?;
         let place = Arc::new(Place::of(&parsed));
         let known = build.upstream(&parsed.host).filter(|upstream| !upstream.implicit);
@@ -119,8 +134,20 @@ impl Target {
             }
             None => implicit(&parsed, build),
         };
-        Ok(Target::Constant { upstream, place })
+        let redirect = || Arc::from([Rewrite::prefix(&[text.as_bytes(), b"/"].concat(), b"/")]);
+        let redirect = place.uri.is_empty().then(redirect);
+        let made = Target::Constant { upstream, place, redirect };
+        build.shared::<Known>().targets.insert(text.to_owned(), made.clone());
+        Ok(made)
     }
+}
+
+/// What is known of addresses without variables by their text: a large configuration has few different ones.
+#[derive(Default)]
+struct Known {
+    /// Those that are right, and whether they have a URI part.
+    has_uri: QuickMap<BString, bool>,
+    targets: QuickMap<BString, Target>,
 }
 
 /// The group of one server that stands for an address without an `upstream` block.
@@ -168,20 +195,19 @@ pub struct Pass {
     location: BString,
     method: Option<Template>,
     version: HttpVersion,
-    /// `proxy_set_header Host`.
-    host: Option<Template>,
-    /// Other headers to set, in order.
-    headers: Vec<(BString, Template)>,
-    /// Client's headers that are not passed on, in lower case.
-    dropped: Vec<Vec<u8>>,
+    /// `proxy_set_header`.
+    headers: Arc<SetHeaders>,
     /// Does the configuration leave upgrades alone, so that they just work?
     upgrades: bool,
     /// Does the configuration set `Content-Length`, `Transfer-Encoding`?
     own_length: bool,
     own_encoding: bool,
     body: Option<Template>,
-    hidden: Vec<Vec<u8>>,
-    redirects: Vec<Rewrite>,
+    /// Headers of the response that are not passed on, in lower case, besides those that never are.
+    hidden: Box<[Vec<u8>]>,
+    /// Those that are passed on though they never are, in lower case.
+    passed: Box<[Vec<u8>]>,
+    redirects: Arc<[Rewrite]>,
     cookie_domains: Vec<Option<Rewrite>>,
     cookie_paths: Vec<Option<Rewrite>>,
     cookie_flags: Vec<super::CookieFlags>,
@@ -193,26 +219,25 @@ pub struct ProxyStep(pub Arc<Pass>);
 impl Pass {
     /// Prepares what can be prepared.
     pub fn new(conf: &Conf, settings: Arc<Settings>, target: Target, text: &BStr, location: BString) -> Pass {
-        let lower = |name: &BString| name.to_ascii_lowercase();
-        let set: Vec<Vec<u8>> = conf.set_header.iter().map(|(name, _)| lower(name)).collect();
-        let sets = |name: &str| set.iter().any(|known| known == name.as_bytes());
-        let mut dropped: Vec<Vec<u8>> = set.clone();
-        dropped.extend(DEFAULT_HEADERS.iter().map(|name| name.as_bytes().to_vec()));
-        let host = conf.set_header.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"host"));
-        let headers = conf.set_header.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(b"host")).cloned();
-        let hidden = hidden(&settings);
+        let sets = |name: &str| {
+            conf.set_header.others.iter().any(|(set, _)| set.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        let lower = |names: &[BString]| -> Vec<Vec<u8>> {
+            names.iter().map(|name| name.to_ascii_lowercase()).collect()
+        };
+        let passed = lower(&settings.pass_header);
+        let hidden = lower(&settings.hide_header).into_iter().filter(|name| !passed.contains(name)).collect();
         let redirects = redirects(&conf.redirect, &target, text, location.as_ref());
         Pass {
             method: (*conf.method).clone(),
             version: *conf.http_version,
-            host: host.map(|(_, template)| template.clone()),
-            headers: headers.collect(),
+            headers: Arc::clone(&conf.set_header),
             upgrades: !sets("upgrade") && !sets("connection") && *conf.http_version == HttpVersion::Http11,
             own_length: sets("content-length"),
             own_encoding: sets("transfer-encoding"),
-            dropped,
             body: (*conf.set_body).clone(),
             hidden,
+            passed: passed.into(),
             redirects,
             cookie_domains: conf.cookie_domain.to_vec(),
             cookie_paths: conf.cookie_path.to_vec(),
@@ -226,7 +251,7 @@ impl Pass {
     /// Where this request goes; with variables, the host is only known now.
     fn place(&self, request: &mut Request) -> Result<(Destination, Arc<Place>, bool), Status> {
         let template = match &self.target {
-            Target::Constant { upstream, place } => {
+            Target::Constant { upstream, place, .. } => {
                 return Ok((Destination::Group(upstream.clone()), place.clone(), false));
             }
             Target::Variable(template) => template,
@@ -239,11 +264,7 @@ impl Pass {
             return Err(Status::INTERNAL_SERVER_ERROR);
         };
         let place = Arc::new(Place::of(&parsed));
-        let group = request
-            .snapshot
-            .upstreams
-            .iter()
-            .find(|upstream| upstream.name == parsed.host && !upstream.implicit);
+        let group = request.snapshot.upstreams.named(&parsed.host).filter(|upstream| !upstream.implicit);
         let destination = match group {
             Some(upstream) if parsed.port.is_none() => Destination::Group(upstream.clone()),
             _ => Destination::Host { host: parsed.host, port: parsed.port.unwrap_or(80) },
@@ -279,33 +300,24 @@ impl Pass {
     }
 }
 
-/// What is hidden from clients: nginx's list and `proxy_hide_header`, but for `proxy_pass_header`.
-fn hidden(settings: &Settings) -> Vec<Vec<u8>> {
-    let own = HIDDEN_HEADERS.iter().map(|name| name.as_bytes().to_vec());
-    let more = settings.hide_header.iter().map(|name| name.to_ascii_lowercase());
-    let passed: Vec<Vec<u8>> = settings.pass_header.iter().map(|name| name.to_ascii_lowercase()).collect();
-    own.chain(more).filter(|name| !passed.contains(name)).collect()
-}
-
-fn redirects(lines: &[RedirectLine], target: &Target, text: &BStr, location: &BStr) -> Vec<Rewrite> {
+fn redirects(lines: &[RedirectLine], target: &Target, text: &BStr, location: &BStr) -> Arc<[Rewrite]> {
     let default = || match target {
-        Target::Variable(_) => None,
-        Target::Constant { place, .. } if place.uri.is_empty() => {
-            let mut from = text.to_vec();
-            from.push(b'/');
-            Some(Rewrite::prefix(&from, b"/"))
-        }
-        Target::Constant { .. } => Some(Rewrite::prefix(text, location)),
+        Target::Variable(_) => Arc::from([]),
+        Target::Constant { redirect: Some(redirect), .. } => redirect.clone(),
+        Target::Constant { .. } => Arc::from([Rewrite::prefix(text, location)]),
     };
     if lines.is_empty() {
-        return default().into_iter().collect();
+        return default();
     }
-    let made = lines.iter().filter_map(|line| match line {
-        RedirectLine::Off => None,
-        RedirectLine::Default => default(),
-        RedirectLine::Rewrite(rewrite) => Some(rewrite.clone()),
-    });
-    made.collect()
+    let mut made = Vec::new();
+    for line in lines {
+        match line {
+            RedirectLine::Off => {}
+            RedirectLine::Default => made.extend_from_slice(&default()),
+            RedirectLine::Rewrite(rewrite) => made.push(rewrite.clone()),
+        }
+    }
+    made.into()
 }
 
 impl Step for ProxyStep {
@@ -338,7 +350,7 @@ impl Protocol for Pass {
         self.method_line(request, call, out);
         self.host_line(request, out);
         let framing = self.framing(request);
-        for (name, template) in &self.headers {
+        for (name, template) in &self.headers.others {
             let before = out.len();
             out.extend_from_slice(name);
             out.extend_from_slice(b": ");
@@ -354,7 +366,7 @@ impl Protocol for Pass {
         self.upgrade_lines(request, out);
         if self.settings.pass_request_headers.0 {
             for (name, value) in request.head.fields.iter() {
-                if self.dropped.iter().any(|dropped| dropped.eq_ignore_ascii_case(name)) {
+                if self.drops(name) {
                     continue;
                 }
                 encode_field(name, value, out);
@@ -401,11 +413,19 @@ impl Protocol for Pass {
     }
 
     fn hides(&self, name: &[u8]) -> bool {
+        let is = |known: &&str| known.as_bytes() == name;
         self.hidden.iter().any(|hidden| hidden == name)
+            || HIDDEN_HEADERS.iter().any(is) && !self.passed.iter().any(|passed| passed == name)
     }
 }
 
 impl Pass {
+    /// Is this header of the client not passed on?
+    fn drops(&self, name: &[u8]) -> bool {
+        DEFAULT_HEADERS.iter().any(|dropped| dropped.as_bytes().eq_ignore_ascii_case(name))
+            || self.headers.others.iter().any(|(set, _)| set.eq_ignore_ascii_case(name))
+    }
+
     fn method_line(&self, request: &mut Request, call: &Call, out: &mut Vec<u8>) {
         match &self.method {
             Some(method) => request.render_into(method, out),
@@ -423,11 +443,11 @@ impl Pass {
         let before = out.len();
         out.extend_from_slice(b"Host: ");
         let value = out.len();
-        if let Some(template) = &self.host {
+        if let Some(template) = &self.headers.host {
             request.render_into(template, out);
         }
         // HTTP/1.1 needs a Host: an empty one set for it falls back to the upstream's name.
-        if out.len() == value && (self.host.is_none() || self.version == HttpVersion::Http11) {
+        if out.len() == value && (self.headers.host.is_none() || self.version == HttpVersion::Http11) {
             out.extend_from_slice(request.passed_to.as_ref().map_or(&b""[..], |named| &named.host));
         }
         if out.len() == value {

@@ -5,6 +5,10 @@
 //! within a bound, for look-around, back-references, atomic and conditional groups. In front of the latter stands a
 //! linear pattern that matches a little more, so that most subjects are refused without any backtracking.
 //!
+//! Parsing tells whether a pattern is right; automata, which cost a hundred times more to build and to keep, are made
+//! when the first subject comes. What an engine might refuse (patterns that grow too large, look-behind) is built at
+//! once, because a configuration with a wrong pattern must not be taken.
+//!
 //! Known differences: what PCRE adds beyond that (recursion, control verbs, branch reset) is
 //! refused; a repeated group that can match nothing, as in `(a*)+`, keeps its last match that took bytes; `\K` moves
 //! the start of no match, because no directive asks for it.
@@ -29,17 +33,26 @@ pub use set::LocationSet;
 /// How far `fancy-regex` may backtrack for one subject. PCRE has such a bound too (`match_limit`).
 const BACKTRACK_STEPS_MAX: usize = 500_000;
 
+/// A pattern with no more states than this is certain to be built when it is needed.
+const LAZY_STATES_MAX: usize = 10_000;
+
+/// How much memory the states of one automaton may take that are made while it reads subjects, bytes.
+const AUTOMATON_BYTES_MAX: usize = 256 << 10;
+
 /// A compiled pattern.
 pub struct Regex {
     pattern: BString,
-    node: Node,
+    caseless: bool,
     group_count: usize,
-    names: Vec<(BString, usize)>,
-    program: Program,
-    /// For subjects that end in a newline, where the pattern has a `$`: built the first time one comes along.
+    names: Box<[(BString, usize)]>,
+    /// Can a newline at the end of a subject make a difference?
+    has_newline_end: bool,
+    /// None where the engine refuses it after all.
+    program: OnceLock<Option<Program>>,
+    /// For subjects that end in a newline, where the pattern has a `$`.
     newline_program: OnceLock<Option<Program>>,
-    /// Matches at least what the pattern matches, in linear time; absent where `program` is linear itself.
-    filter: Option<::regex::bytes::Regex>,
+    /// Matches at least what the pattern matches, in linear time; asked only where `program` backtracks.
+    filter: OnceLock<Option<::regex::bytes::Regex>>,
 }
 
 /// Why a pattern is refused.
@@ -123,21 +136,21 @@ impl Regex {
         let refuse = |reason: String, at: usize| RegexError { reason, pattern: pattern.into(), at };
         let parsed =
             parse::parse(pattern, caseless).map_err(|fault| refuse(fault.message.into(), fault.at))?;
-        let program = Program::new(&parsed.node, false).map_err(|reason| refuse(reason, pattern.len()))?;
-        let filter = match &program {
-            Program::Linear(_) => None,
-            Program::Backtracking(_) => {
-                linear(&emit(&parsed.node, Dialect::BytesLoose, Newline::Swallowed).text).ok()
-            }
-        };
+        let program = OnceLock::new();
+        if !parsed.node.is_regular() || parsed.node.states() > LAZY_STATES_MAX {
+            let made = Program::new(&parsed.node, false).map_err(|reason| refuse(reason, pattern.len()))?;
+            program.get_or_init(|| Some(made));
+        }
+        let names = parsed.names.into_iter().map(|(name, group)| (name, group as usize));
         Ok(Regex {
             pattern: pattern.into(),
-            node: parsed.node,
+            caseless,
             group_count: parsed.groups as usize,
-            names: parsed.names.into_iter().map(|(name, group)| (name, group as usize)).collect(),
+            names: names.collect(),
+            has_newline_end: parsed.node.has_newline_end(),
             program,
             newline_program: OnceLock::new(),
-            filter,
+            filter: OnceLock::new(),
         })
     }
 
@@ -159,11 +172,12 @@ impl Regex {
     /// Whether `subject` matches somewhere; false where that took too much backtracking.
     pub fn is_match(&self, subject: &[u8]) -> bool {
         match self.program_for(subject) {
-            Program::Linear(linear) => linear.regex.is_match(subject),
-            Program::Backtracking(_) if !self.may_match(subject) => false,
-            Program::Backtracking(regex) => {
-                with_characters(subject, |text| regex.is_match(text).unwrap_or(false))
+            Some(Program::Linear(linear)) => linear.regex.is_match(subject),
+            Some(Program::Backtracking(regex)) => {
+                self.may_match(subject)
+                    && with_characters(subject, |text| regex.is_match(text).unwrap_or(false))
             }
+            None => false,
         }
     }
 
@@ -179,9 +193,9 @@ impl Regex {
     pub fn search(&self, subject: &[u8], found: &mut Captures) -> Result<bool, TooMuchBacktracking> {
         let size = self.group_count + 1;
         match self.program_for(subject) {
-            Program::Linear(linear) => Ok(linear.captures(subject, size, found)),
-            Program::Backtracking(_) if !self.may_match(subject) => Ok(false),
-            Program::Backtracking(regex) => with_characters(subject, |text| {
+            Some(Program::Linear(linear)) => Ok(linear.captures(subject, size, found)),
+            Some(Program::Backtracking(_)) if !self.may_match(subject) => Ok(false),
+            Some(Program::Backtracking(regex)) => with_characters(subject, |text| {
                 let matched = regex.captures(text).map_err(|_| TooMuchBacktracking)?;
                 let Some(matched) = matched else { return Ok(false) };
                 // Where text and subject differ in length, each byte above 127 is a character of two bytes.
@@ -194,25 +208,37 @@ impl Regex {
                 }));
                 Ok(true)
             }),
+            None => Err(TooMuchBacktracking),
         }
     }
 
     fn may_match(&self, subject: &[u8]) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.is_match(subject))
+        let filter = self.filter.get_or_init(|| linear(&self.loose_text()).ok());
+        filter.as_ref().is_none_or(|filter| filter.is_match(subject))
     }
 
-    fn program_for(&self, subject: &[u8]) -> &Program {
+    fn program_for(&self, subject: &[u8]) -> Option<&Program> {
+        let program = self
+            .program
+            .get_or_init(|| self.node().and_then(|node| Program::new(&node, false).ok()))
+            .as_ref();
         // A decoded "%0A" at the end of a URI is what brings a subject here.
-        if subject.last() != Some(&b'\n') || !self.node.has_newline_end() {
-            return &self.program;
+        if !self.has_newline_end || subject.last() != Some(&b'\n') {
+            return program;
         }
-        let program = self.newline_program.get_or_init(|| Program::new(&self.node, true).ok());
-        program.as_ref().unwrap_or(&self.program)
+        let newline =
+            self.newline_program.get_or_init(|| self.node().and_then(|node| Program::new(&node, true).ok()));
+        newline.as_ref().or(program)
+    }
+
+    /// The tree again; it is large, and most patterns of a large configuration never see a subject.
+    fn node(&self) -> Option<Node> {
+        parse::parse(&self.pattern, self.caseless).ok().map(|parsed| parsed.node)
     }
 
     /// What a set of patterns may use in place of this one: matches at least what this one matches.
     fn loose_text(&self) -> String {
-        emit(&self.node, Dialect::BytesLoose, Newline::Swallowed).text
+        self.node().map_or(String::new(), |node| emit(&node, Dialect::BytesLoose, Newline::Swallowed).text)
     }
 }
 
@@ -257,7 +283,11 @@ impl Program {
 const NESTING_MAX: u32 = 1000;
 
 fn linear(text: &str) -> Result<::regex::bytes::Regex, ::regex::Error> {
-    ::regex::bytes::RegexBuilder::new(text).unicode(false).nest_limit(NESTING_MAX).build()
+    ::regex::bytes::RegexBuilder::new(text)
+        .unicode(false)
+        .nest_limit(NESTING_MAX)
+        .dfa_size_limit(AUTOMATON_BYTES_MAX)
+        .build()
 }
 
 /// A finite automaton.

@@ -1,34 +1,32 @@
 //! An ordered list of patterns of which the first that matches wins: regex locations, `map`, server names.
 
-use super::{Captures, Regex, linear};
-use std::sync::Arc;
+use super::{Captures, NESTING_MAX, Regex};
+use ::regex::bytes::{RegexSet, RegexSetBuilder};
+use std::sync::{Arc, OnceLock};
 
-/// So many patterns are tried one after the other; more of them share an automaton that says whether any can match.
-const LEAF_PATTERNS_MAX: usize = 4;
+/// So many patterns are tried one after the other; more of them share automata that name those which may match.
+const LONE_PATTERNS_MAX: usize = 4;
+/// How many patterns share one automaton.
+const CHUNK_PATTERNS_MAX: usize = 128;
+/// How much memory the states of one automaton may take that are made while it reads subjects, bytes.
+const AUTOMATON_BYTES_MAX: usize = 1 << 20;
 
-/// Patterns in the order of the configuration. Long lists are a binary tree whose nodes each hold one linear pattern
-/// for all below: a subject that nothing matches is refused in one pass, and the first match is found in a few,
-/// without any allocation.
+/// Patterns in the order of the configuration. Long lists are cut into chunks, each with one automaton that reads a
+/// subject once and names the patterns which may match; it is made when the first subject comes.
 pub struct LocationSet {
     regexes: Vec<Arc<Regex>>,
-    root: Option<Branch>,
-}
-
-/// Patterns `first..end`.
-struct Branch {
-    first: usize,
-    end: usize,
-    /// Matches at least what any of them matches; absent where it grew too large.
-    any: Option<::regex::bytes::Regex>,
-    halves: Option<Box<(Branch, Branch)>>,
+    /// None where it grew too large.
+    chunks: Box<[OnceLock<Option<RegexSet>>]>,
 }
 
 impl LocationSet {
     /// Takes the patterns in order.
     pub fn new(regexes: Vec<Arc<Regex>>) -> LocationSet {
-        let loose: Vec<String> = regexes.iter().map(|regex| regex.loose_text()).collect();
-        let root = (regexes.len() > LEAF_PATTERNS_MAX).then(|| Branch::new(&loose, 0, loose.len()));
-        LocationSet { regexes, root }
+        let chunks = match regexes.len() > LONE_PATTERNS_MAX {
+            true => regexes.len().div_ceil(CHUNK_PATTERNS_MAX),
+            false => 0,
+        };
+        LocationSet { regexes, chunks: (0..chunks).map(|_| OnceLock::new()).collect() }
     }
 
     /// How many patterns there are.
@@ -48,49 +46,42 @@ impl LocationSet {
 
     /// The index of the first pattern that matches.
     pub fn find(&self, subject: &[u8]) -> Option<usize> {
-        self.search(subject, &mut |regex| regex.is_match(subject))
+        self.first(subject, |index| self.regexes[index].is_match(subject))
     }
 
     /// The index of the first pattern that matches, with its groups in `found`.
     pub fn captures(&self, subject: &[u8], found: &mut Captures) -> Option<usize> {
-        self.search(subject, &mut |regex| regex.captures(subject, found))
+        self.first(subject, |index| self.regexes[index].captures(subject, found))
     }
 
-    fn search(&self, subject: &[u8], matches: &mut dyn FnMut(&Regex) -> bool) -> Option<usize> {
-        match &self.root {
-            None => self.regexes.iter().position(|regex| matches(regex)),
-            Some(root) => root.search(&self.regexes, subject, matches),
+    /// The first index for which `matches` is true, asked in order; patterns that `subject` cannot match are left out.
+    pub fn first(&self, subject: &[u8], mut matches: impl FnMut(usize) -> bool) -> Option<usize> {
+        if self.chunks.is_empty() {
+            return (0..self.regexes.len()).find(|index| matches(*index));
         }
+        let chunks = self.regexes.chunks(CHUNK_PATTERNS_MAX).zip(&self.chunks);
+        for (number, (regexes, automaton)) in chunks.enumerate() {
+            let first = number * CHUNK_PATTERNS_MAX;
+            let found = match automaton.get_or_init(|| build(regexes)) {
+                Some(set) => {
+                    let mut likely = set.matches(subject).into_iter().map(|index| first + index);
+                    likely.find(|index| matches(*index))
+                }
+                None => (first..first + regexes.len()).find(|index| matches(*index)),
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
     }
 }
 
-impl Branch {
-    fn new(loose: &[String], first: usize, end: usize) -> Branch {
-        let any = linear(&format!("(?:{})", loose[first..end].join(")|(?:"))).ok();
-        let middle = first + (end - first) / 2;
-        let halves = (end - first > LEAF_PATTERNS_MAX)
-            .then(|| Box::new((Branch::new(loose, first, middle), Branch::new(loose, middle, end))));
-        Branch { first, end, any, halves }
-    }
-
-    fn search(
-        &self,
-        regexes: &[Arc<Regex>],
-        subject: &[u8],
-        matches: &mut dyn FnMut(&Regex) -> bool,
-    ) -> Option<usize> {
-        if self.any.as_ref().is_some_and(|any| !any.is_match(subject)) {
-            return None;
-        }
-        match &self.halves {
-            Some(halves) => halves
-                .0
-                .search(regexes, subject, matches)
-                .or_else(|| halves.1.search(regexes, subject, matches)),
-            None => {
-                let index = regexes.get(self.first..self.end)?.iter().position(|regex| matches(regex))?;
-                Some(self.first + index)
-            }
-        }
-    }
+fn build(regexes: &[Arc<Regex>]) -> Option<RegexSet> {
+    RegexSetBuilder::new(regexes.iter().map(|regex| regex.loose_text()))
+        .unicode(false)
+        .nest_limit(NESTING_MAX)
+        .dfa_size_limit(AUTOMATON_BYTES_MAX)
+        .build()
+        .ok()
 }

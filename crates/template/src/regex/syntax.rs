@@ -166,6 +166,24 @@ impl Node {
         regular
     }
 
+    /// About how many states an automaton has that decides it: counted repetitions are copies.
+    pub fn states(&self) -> usize {
+        let sum = |nodes: &[Node]| nodes.iter().fold(1usize, |sum, node| sum.saturating_add(node.states()));
+        match self {
+            Node::Set(set) => set.ranges().len(),
+            Node::Concat(nodes) | Node::Alternate(nodes) => sum(nodes),
+            Node::Repeat { node, min, max, .. } => {
+                let copies = max.unwrap_or(*min).max(1) as usize;
+                node.states().saturating_add(1).saturating_mul(copies)
+            }
+            Node::Group(_, node) | Node::Atomic(node) | Node::Look { node, .. } => {
+                node.states().saturating_add(2)
+            }
+            Node::Conditional { yes, no, .. } => yes.states().saturating_add(no.states()).saturating_add(2),
+            _ => 1,
+        }
+    }
+
     /// Whether a final newline can make a difference to where it ends.
     pub fn has_newline_end(&self) -> bool {
         let mut found = false;

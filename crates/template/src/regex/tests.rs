@@ -295,6 +295,46 @@ fn the_first_pattern_in_order_wins() {
 }
 
 #[test]
+fn long_lists_find_the_first_too() {
+    let patterns = (0..300).map(|number| format!("^/c{number}/(.)$|^/every{}$", number % 150));
+    let set =
+        LocationSet::new(patterns.map(|p| Arc::new(Regex::new(p.as_bytes(), false).unwrap())).collect());
+    let mut found = Captures::new();
+    for number in [0, 1, 127, 128, 129, 149, 150, 255, 256, 299] {
+        let subject = format!("/c{number}/x");
+        assert_eq!(set.captures(subject.as_bytes(), &mut found), Some(number), "{subject}");
+        assert_eq!(found.bytes(1, subject.as_bytes()), b"x");
+        let subject = format!("/every{}", number % 150);
+        assert_eq!(set.find(subject.as_bytes()), Some(number % 150), "{subject}");
+    }
+    assert_eq!(set.find(b"/c300/x"), None);
+}
+
+/// The largest that are built when they are needed, and larger ones, which are built at once.
+#[test]
+fn large_patterns_work_or_are_refused_at_once() {
+    for (pattern, is_taken) in [
+        ("^a{1,1000}$", true),
+        ("^(?:[a-z0-9]{9}x?){900}a+$", true),
+        ("^(?:a[a-z]{0,99}){99}$", true),
+        ("^(?:(?:a{1,100}){1,100}){1,100}$", false),
+    ] {
+        match Regex::new(pattern.as_bytes(), false) {
+            Ok(regex) => {
+                assert!(is_taken, "{pattern}");
+                let mut found = Captures::new();
+                let subject = [b'a'; 9001];
+                assert_eq!(regex.search(&subject[..999], &mut found).is_ok(), is_taken, "{pattern}");
+            }
+            Err(error) => {
+                assert!(!is_taken, "{pattern}");
+                assert_eq!(error.reason, "regular expression is too large");
+            }
+        }
+    }
+}
+
+#[test]
 fn groups_may_be_nested_as_deep_as_in_pcre() {
     let nested = |depth: usize, inner: &str| format!("{}{inner}{}", "(".repeat(depth), ")*".repeat(depth));
     let regex = Regex::new(nested(250, "a|b").as_bytes(), false).unwrap();
@@ -309,7 +349,8 @@ proptest! {
     fn any_pattern_compiles_or_is_refused(pattern: Vec<u8>, subject: Vec<u8>) {
         if let Ok(regex) = Regex::new(&pattern, false) {
             let mut found = Captures::new();
-            prop_assert_eq!(regex.captures(&subject, &mut found), regex.is_match(&subject));
+            // What was taken is built when it is needed.
+            prop_assert_eq!(regex.search(&subject, &mut found), Ok(regex.is_match(&subject)));
         }
     }
 
@@ -320,8 +361,8 @@ proptest! {
     ) {
         if let Ok(regex) = Regex::new(pattern.as_bytes(), true) {
             let mut found = Captures::new();
-            let matched = regex.captures(subject.as_bytes(), &mut found);
-            prop_assert_eq!(matched, regex.is_match(subject.as_bytes()));
+            let matched = regex.search(subject.as_bytes(), &mut found);
+            prop_assert_eq!(matched, Ok(regex.is_match(subject.as_bytes())));
             for group in (0..found.len()).filter_map(|group| found.get(group)) {
                 prop_assert!(group.start <= group.end && group.end <= subject.len());
             }
