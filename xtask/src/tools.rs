@@ -19,6 +19,7 @@ const TOOLS: &[Tool] = &[
         why: "runs the applications behind the proxy",
         present: || runs("node", "--version"),
     },
+    STRACE,
 ];
 
 const NGINX: Tool = Tool {
@@ -58,7 +59,7 @@ pub fn install_for_compat() -> Result<(), String> {
 pub fn install() -> Result<(), String> {
     let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !(tool.present)()).collect();
     if missing.is_empty() {
-        println!("   nginx, ip and node are here");
+        println!("   all is here");
         return Ok(());
     }
     install_missing(&missing)

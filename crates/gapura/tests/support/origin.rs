@@ -14,6 +14,8 @@ const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// How an answer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
+    /// The connection is kept for further requests.
+    KeepAlive,
     /// The connection is closed.
     Close,
     /// The connection is reset.
@@ -68,6 +70,13 @@ impl Origin {
 
 /// What goes wrong here is the test's intention or the server's doing; the test looks at the server.
 fn answer(mut stream: TcpStream, replies: &Mutex<Vec<Reply>>) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
+    while exchange(&mut stream, replies)? == End::KeepAlive {}
+    Some(())
+}
+
+/// One request and its answer.
+fn exchange(stream: &mut TcpStream, replies: &Mutex<Vec<Reply>>) -> Option<End> {
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream.set_write_timeout(Some(PATIENCE)).ok()?;
     let mut request = Vec::new();
@@ -81,15 +90,16 @@ fn answer(mut stream: TcpStream, replies: &Mutex<Vec<Reply>>) -> Option<()> {
     let reply = replies.lock().unwrap().get(number).cloned()?;
     stream.write_all(&reply.bytes).ok()?;
     match reply.end {
+        End::KeepAlive => {}
         End::Close => {
             // What the client still sends is taken, so that the end is no reset.
             stream.shutdown(Shutdown::Write).ok()?;
             while stream.read(&mut chunk).ok().filter(|count| *count > 0).is_some() {}
         }
         End::Reset => {
-            rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).ok()?;
+            rustix::net::sockopt::set_socket_linger(&*stream, Some(Duration::ZERO)).ok()?;
         }
         End::Silence => while stream.read(&mut chunk).ok().filter(|count| *count > 0).is_some() {},
     }
-    Some(())
+    Some(reply.end)
 }

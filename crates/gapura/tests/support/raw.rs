@@ -62,7 +62,7 @@ pub fn ask(server: &Server, bytes: &[u8], more: End) -> String {
             net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
             return String::new();
         }
-        End::Silence => {}
+        End::Silence | End::KeepAlive => {}
     }
     let mut answer = Vec::new();
     if let Err(error) = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer) {
