@@ -65,7 +65,7 @@ fn configuration(folder: &Path, address: SocketAddr, origin: SocketAddr) -> Stri
 
 /// Serves a configuration on a thread of its own, until the test ends.
 fn serve(listener: TcpListener, text: &str) {
-    let compiled = support::compiled("/etc/nginx.conf", text);
+    let mut compiled = support::compiled("/etc/nginx.conf", text);
     let words: Vec<String> =
         compiled.diagnostics.iter().map(|diagnostic| format!("{diagnostic:?}")).collect();
     assert!(compiled.is_good(), "{words:?}");
