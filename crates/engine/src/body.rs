@@ -133,6 +133,16 @@ pub fn explain(request: &mut Request<'_>, error: BodyError) {
         BodyError::Malformed => {
             request.log_error(Level::Error, format_args!("client sent invalid chunked body"));
         }
+        BodyError::LongerThanDeclared => request.log_error(
+            Level::Info,
+            format_args!("client intended to send body data larger than declared"),
+        ),
+        BodyError::ShorterThanDeclared { received, declared } => request.log_error(
+            Level::Info,
+            format_args!(
+                "client prematurely closed stream: only {received} out of {declared} bytes of request body received"
+            ),
+        ),
         BodyError::TooLarge | BodyError::Storage => {}
     }
 }

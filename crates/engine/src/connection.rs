@@ -1,5 +1,6 @@
 //! One client connection: heads one after the other, keep-alive, pipelining, and how it ends.
 
+use crate::core::ServerCore;
 use crate::core::values::LingeringClose;
 use crate::driver::{Driver, H1};
 use crate::exchange::{self, Ending};
@@ -7,7 +8,7 @@ use crate::flow::Flow;
 use crate::plan::{Listen, Site, Snapshot};
 use crate::race::{First, race};
 use crate::thread::Thread;
-use crate::{Request, upgrade};
+use crate::{Request, h2, upgrade};
 use conf::Level;
 use http::proxy_protocol::Header as ProxyProtocol;
 use http::{HeadOptions, Parse, Refusal, RequestHead, Status};
@@ -105,7 +106,7 @@ pub fn serve(thread: Rc<Thread>, stream: Stream, listen: Arc<Address>) -> impl F
 async fn connection(thread: Rc<Thread>, mut stream: Stream, listen: Arc<Address>) {
     let local = stream.local_address().clone();
     let mut facts = Facts::new(thread.next_connection(), stream.peer_address().clone(), local, listen);
-    let Some((mut keep, proxied)) = beginning(&thread, &facts) else { return };
+    let Some((mut keep, proxied, mut may_be_http2)) = beginning(&thread, &facts) else { return };
     let mut ahead = Vec::new();
     if proxied {
         let reading = Box::pin(read_proxy_protocol(&thread, &facts, &mut stream, keep.end));
@@ -121,6 +122,12 @@ async fn connection(thread: Rc<Thread>, mut stream: Stream, listen: Arc<Address>
                 None => return,
             }
         }
+        if std::mem::take(&mut may_be_http2) {
+            let found = Box::pin(h2::is_spoken(&mut stream, &mut ahead, keep.end)).await;
+            if found == Ok(true) {
+                return Box::pin(h2::serve(&thread, facts, stream, ahead)).await;
+            }
+        }
         let h1 = Box::new(H1::new(stream, std::mem::take(&mut ahead)));
         match Box::pin(busy(&thread, &facts, h1, keep)).await {
             Some(resting) => (stream, keep) = resting,
@@ -130,11 +137,13 @@ async fn connection(thread: Rc<Thread>, mut stream: Stream, listen: Arc<Address>
 }
 
 /// How long the first request may take to come, and whether a PROXY protocol header comes before it.
-fn beginning(thread: &Thread, facts: &Facts) -> Option<(Keep, bool)> {
+fn beginning(thread: &Thread, facts: &Facts) -> Option<(Keep, bool, bool)> {
     let snapshot = thread.snapshot();
     let listener = snapshot.listen_for(&facts.local, &facts.listen)?;
-    let end = after_ms(snapshot.site(listener.default_site).core.client_header_timeout.0);
-    Some((Keep { undisturbed: end, end }, listener.proxy_protocol))
+    let core = &snapshot.site(listener.default_site).core;
+    let end = after_ms(core.client_header_timeout.0);
+    let http2 = (core.http2.0 || listener.http2) && !listener.ssl;
+    Some((Keep { undisturbed: end, end }, listener.proxy_protocol, http2))
 }
 
 /// Reads the header of the PROXY protocol. Returns it with what was read beyond it; none: the connection ends.
@@ -428,17 +437,10 @@ fn unfinished(request: &mut Request<'_>, why: Unfinished) {
     exchange::abandon(request, status);
 }
 
-/// Reads a head whose first bytes are there. The connection counts as reading when they are not all.
-async fn read_head(
-    h1: &mut H1,
-    head: &mut RequestHead,
-    site: &Site,
-    thread: &Thread,
-    deadline: Deadline,
-) -> Head {
-    let core = &site.core;
+/// How heads are read, by the settings of the address's default server.
+pub(crate) fn head_options(core: &ServerCore) -> HeadOptions {
     let buffers = *core.large_client_header_buffers;
-    let options = HeadOptions {
+    HeadOptions {
         ignore_invalid_headers: core.ignore_invalid_headers.0,
         underscores_in_headers: core.underscores_in_headers.0,
         merge_slashes: core.merge_slashes.0,
@@ -448,7 +450,18 @@ async fn read_head(
         first_buffer_bytes: core.client_header_buffer_size.0,
         allow_connect: false,
         allow_extended_connect: false,
-    };
+    }
+}
+
+/// Reads a head whose first bytes are there. The connection counts as reading when they are not all.
+async fn read_head(
+    h1: &mut H1,
+    head: &mut RequestHead,
+    site: &Site,
+    thread: &Thread,
+    deadline: Deadline,
+) -> Head {
+    let options = head_options(&site.core);
     let mut reading = None;
     loop {
         match http::parse_request_head(h1.pending(), &options, head) {
@@ -469,14 +482,14 @@ async fn read_head(
 }
 
 /// The server for a host: exact, wildcards, regular expressions, then the address's default.
-fn site_for<'s>(snapshot: &'s Snapshot, listener: &Listen, head: &RequestHead) -> &'s Site {
+pub(crate) fn site_for<'s>(snapshot: &'s Snapshot, listener: &Listen, head: &RequestHead) -> &'s Site {
     let host = head.host().unwrap_or_default();
     let found = listener.names.find_name(host).copied();
     snapshot.site(found.unwrap_or(listener.default_site))
 }
 
 /// Looks at what only needs the head: the server by regular expression, the URI, the method.
-fn prepare(request: &mut Request<'_>, listener: &Listen) {
+pub(crate) fn prepare(request: &mut Request<'_>, listener: &Listen) {
     let host = request.head.host().unwrap_or_default();
     if !listener.regexes.is_empty() && listener.names.find_name(host).is_none() {
         let host = host.to_vec();
@@ -490,6 +503,10 @@ fn prepare(request: &mut Request<'_>, listener: &Listen) {
     request.args.extend_from_slice(request.head.args());
     for line in request.head.ignored_lines() {
         let line = bstr::BStr::new(line);
+        if request.head.version >= http::Version::HTTP_2 {
+            request.log_error(Level::Info, format_args!("client sent invalid header: \"{line}\""));
+            continue;
+        }
         request.log_error(
             Level::Info,
             format_args!("client sent invalid header line: \"{line}\" while reading client request headers"),

@@ -7,6 +7,7 @@ mod h1;
 pub use h1::H1;
 
 use crate::Request;
+use crate::h2::H2;
 use crate::flow::FileRange;
 use crate::head;
 use h1::Incoming;
@@ -19,6 +20,8 @@ use std::task::{Context, Poll};
 pub enum Driver {
     /// HTTP/1 on a connection.
     H1(Box<H1>),
+    /// A stream of HTTP/2.
+    H2(Box<H2>),
     /// A subrequest: the body is kept or dropped.
     Memory(Memory),
 }
@@ -45,6 +48,15 @@ pub enum BodyError {
     Malformed,
     /// It is larger than allowed.
     TooLarge,
+    /// It is longer than its length.
+    LongerThanDeclared,
+    /// It ended before its length.
+    ShorterThanDeclared {
+        /// What came, bytes.
+        received: u64,
+        /// What was announced, bytes.
+        declared: u64,
+    },
     /// It could not be stored.
     Storage,
 }
@@ -55,7 +67,9 @@ impl BodyError {
         match self {
             BodyError::Closed => Status::BAD_REQUEST,
             BodyError::TimedOut => Status::REQUEST_TIME_OUT,
-            BodyError::Malformed => Status::BAD_REQUEST,
+            BodyError::Malformed
+            | BodyError::LongerThanDeclared
+            | BodyError::ShorterThanDeclared { .. } => Status::BAD_REQUEST,
             BodyError::TooLarge => Status::REQUEST_ENTITY_TOO_LARGE,
             BodyError::Storage => Status::INTERNAL_SERVER_ERROR,
         }
@@ -77,6 +91,7 @@ impl Driver {
     pub fn body_is_done(&self) -> bool {
         match self {
             Driver::H1(h1) => matches!(h1.body, Incoming::Done),
+            Driver::H2(h2) => h2.body_is_done(),
             Driver::Memory(_) => true,
         }
     }
@@ -116,6 +131,7 @@ impl Driver {
     pub async fn read_body(&mut self, out: &mut Vec<u8>, deadline: Deadline) -> Result<usize, BodyError> {
         match self {
             Driver::H1(h1) => h1.read_body(out, deadline).await,
+            Driver::H2(h2) => h2.read_body(out, deadline).await,
             Driver::Memory(_) => Ok(0),
         }
     }
@@ -128,6 +144,7 @@ impl Driver {
     ) -> Poll<Result<usize, BodyError>> {
         match self {
             Driver::H1(h1) => h1.poll_read_body(cx, out),
+            Driver::H2(h2) => h2.poll_read_body(cx, out),
             Driver::Memory(_) => Poll::Ready(Ok(0)),
         }
     }
@@ -137,7 +154,11 @@ impl Driver {
     /// # Errors
     /// The body is malformed.
     pub fn take_body_at_hand(&mut self, out: &mut Vec<u8>) -> Result<usize, BodyError> {
-        let Driver::H1(h1) = self else { return Ok(0) };
+        let h1 = match self {
+            Driver::H1(h1) => h1,
+            Driver::H2(h2) => return Ok(h2.take_body(out)?.unwrap_or(0)),
+            Driver::Memory(_) => return Ok(0),
+        };
         let before = out.len();
         while !matches!(h1.body, Incoming::Done) && h1.take_body(out)?.is_some() {}
         Ok(out.len() - before)
@@ -145,6 +166,9 @@ impl Driver {
 
     /// Encodes the response's head; it leaves with the first bytes of the body or with [`Driver::flush`].
     pub fn send_head(&mut self, request: &mut Request<'_>, framing: head::Outgoing) {
+        if let Driver::H2(h2) = self {
+            h2.send_head(request);
+        }
         if let Driver::H1(h1) = self {
             h1.chunked = framing == head::Outgoing::Chunked;
             let before = h1.output.len();
@@ -165,6 +189,10 @@ impl Driver {
                 h1.output.extend_from_slice(text);
                 h1.flush(deadline).await
             }
+            Driver::H2(h2) => {
+                h2.send_interim(text);
+                Ok(())
+            }
             Driver::Memory(_) => Ok(()),
         }
     }
@@ -176,6 +204,7 @@ impl Driver {
     pub async fn send(&mut self, bytes: &[u8], deadline: Deadline) -> Result<u64, StreamError> {
         match self {
             Driver::H1(h1) => h1.send(bytes, deadline).await,
+            Driver::H2(h2) => h2.send(bytes, deadline).await,
             Driver::Memory(memory) => {
                 if memory.keep && memory.body.len() + bytes.len() <= memory.body_bytes_max {
                     memory.body.extend_from_slice(bytes);
@@ -189,6 +218,7 @@ impl Driver {
     pub fn join(&mut self, bytes: &[u8]) -> Option<u64> {
         match self {
             Driver::H1(h1) => h1.join(bytes),
+            Driver::H2(h2) => h2.join(bytes),
             Driver::Memory(_) => None,
         }
     }
@@ -205,6 +235,7 @@ impl Driver {
     ) -> Result<u64, StreamError> {
         match self {
             Driver::H1(h1) => h1.send_file(range, chunk_bytes_max, deadline).await,
+            Driver::H2(h2) => h2.send_file(range, deadline).await,
             Driver::Memory(memory) => {
                 if memory.keep && memory.body.len() as u64 + range.length <= memory.body_bytes_max as u64 {
                     read_range(range, &mut memory.body)?;
@@ -219,7 +250,11 @@ impl Driver {
     /// # Errors
     /// The client is gone or does not read.
     pub async fn finish(&mut self, trailers: &Fields, deadline: Deadline) -> Result<u64, StreamError> {
-        let Driver::H1(h1) = self else { return Ok(0) };
+        let h1 = match self {
+            Driver::H1(h1) => h1,
+            Driver::H2(h2) => return h2.finish(trailers),
+            Driver::Memory(_) => return Ok(0),
+        };
         let before = h1.output.len();
         if h1.chunked {
             http::chunked::last_chunk(trailers, &mut h1.output);
@@ -236,6 +271,7 @@ impl Driver {
     pub async fn flush(&mut self, deadline: Deadline) -> Result<(), StreamError> {
         match self {
             Driver::H1(h1) => h1.flush(deadline).await,
+            Driver::H2(h2) => h2.flush().map_err(StreamError::Os),
             Driver::Memory(_) => Ok(()),
         }
     }
@@ -247,7 +283,7 @@ impl Driver {
     pub async fn flush_part(&mut self, bytes_max: u64, deadline: Deadline) -> Result<u64, StreamError> {
         match self {
             Driver::H1(h1) => h1.flush_part(bytes_max, deadline).await,
-            Driver::Memory(_) => Ok(0),
+            Driver::H2(_) | Driver::Memory(_) => Ok(0),
         }
     }
 
@@ -255,6 +291,7 @@ impl Driver {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), net::errno::Errno>> {
         match self {
             Driver::H1(h1) => h1.poll_flush(cx),
+            Driver::H2(h2) => Poll::Ready(h2.flush()),
             Driver::Memory(_) => Poll::Ready(Ok(())),
         }
     }
@@ -263,6 +300,7 @@ impl Driver {
     pub fn poll_expired(&mut self, cx: &mut Context<'_>, deadline: Deadline) -> Poll<()> {
         match self {
             Driver::H1(h1) => h1.stream.poll_expired(cx, deadline),
+            Driver::H2(h2) => h2.timer().poll_expired(cx, deadline),
             Driver::Memory(_) => Poll::Pending,
         }
     }
@@ -271,6 +309,7 @@ impl Driver {
     pub async fn sleep(&mut self, deadline: Deadline) {
         match self {
             Driver::H1(h1) => h1.stream.timer().sleep(deadline).await,
+            Driver::H2(h2) => h2.timer().sleep(deadline).await,
             Driver::Memory(_) => Timer::new().sleep(deadline).await,
         }
     }
@@ -288,13 +327,14 @@ impl Driver {
             // Bytes read ahead mean the client is there: it sent its next request already.
             Driver::H1(h1) if h1.consumed < h1.input.len() => Poll::Pending,
             Driver::H1(h1) => h1.stream.poll_closed(cx).map(drop),
+            Driver::H2(h2) => h2.poll_closed(cx),
             Driver::Memory(_) => Poll::Pending,
         }
     }
 }
 
 /// Appends a run of a file; one that became shorter is an error.
-fn read_range(range: &FileRange, out: &mut Vec<u8>) -> Result<(), StreamError> {
+pub(crate) fn read_range(range: &FileRange, out: &mut Vec<u8>) -> Result<(), StreamError> {
     let Some(file) = &range.file.file else { return Err(StreamError::Os(net::errno::Errno::ISDIR)) };
     let count = net::file::read_range(file, range.offset, range.length as usize, out);
     match count {

@@ -104,7 +104,7 @@ pub async fn included(request: &mut Request<'_>, target: Target) -> Vec<u8> {
     run(request, target, &mut driver).await;
     match driver {
         Driver::Memory(memory) => memory.body,
-        Driver::H1(_) => Vec::new(),
+        Driver::H1(_) | Driver::H2(_) => Vec::new(),
     }
 }
 

@@ -99,7 +99,7 @@ fn connection_lines(request: &Request<'_>, framing: Outgoing, out: &mut Vec<u8>)
 }
 
 /// A redirect to a path gets scheme, host and port, as `absolute_redirect` and its friends say. True: it has.
-fn complete_location(request: &mut Request<'_>) -> bool {
+pub(crate) fn complete_location(request: &mut Request<'_>) -> bool {
     let core = &request.plan.core;
     if !request.response.location.starts_with(b"/") || !core.absolute_redirect.0 {
         return false;

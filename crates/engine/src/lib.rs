@@ -19,6 +19,7 @@ pub mod effects;
 pub mod error_page;
 pub mod exchange;
 pub mod flow;
+pub mod h2;
 pub mod head;
 pub mod locate;
 pub mod log;

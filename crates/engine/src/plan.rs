@@ -158,6 +158,8 @@ pub struct Listen {
     pub proxy_protocol: bool,
     /// Speaks TLS.
     pub ssl: bool,
+    /// Takes HTTP/2 whatever its servers say (`listen ... http2`).
+    pub http2: bool,
     /// The server for names that no server has.
     pub default_site: SiteId,
     /// Servers by name, exact and with wildcards.

@@ -75,6 +75,7 @@ impl Table {
             }
             listen.proxy_protocol |= line.proxy_protocol;
             listen.ssl |= line.ssl;
+            listen.http2 |= line.http2;
             self.servers[at].push((site, server.clone(), line.span));
         }
     }
@@ -85,6 +86,7 @@ impl Table {
             options: ListenOptions { address: address.clone(), ..line.options.clone() },
             proxy_protocol: false,
             ssl: false,
+            http2: false,
             default_site: site,
             names: HostTableBuilder::new().build(),
             regexes: Vec::new(),

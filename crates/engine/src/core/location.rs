@@ -80,6 +80,8 @@ pub struct Core {
     pub sendfile: Inherit<Flag>,
     /// Bytes in one such call.
     pub sendfile_max_chunk: Inherit<Size>,
+    /// Bytes in one frame of an HTTP/2 body.
+    pub http2_chunk_size: Inherit<Size>,
     /// Fill packets while sending a file.
     pub tcp_nopush: Inherit<Flag>,
     /// Send small packets at once.
@@ -452,6 +454,12 @@ pub(super) static MODULE: Module = Module {
             default: "2m",
             set: field!(Core.sendfile_max_chunk),
             doc: "How much the kernel sends in one call.",
+        },
+        Directive {
+            name: "http2_chunk_size",
+            default: "8k",
+            set: field!(Core.http2_chunk_size),
+            doc: "How much of a body one frame of HTTP/2 carries.",
         },
         Directive {
             name: "tcp_nopush",

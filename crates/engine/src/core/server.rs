@@ -30,6 +30,12 @@ pub struct ServerCore {
     pub underscores_in_headers: Inherit<Flag>,
     /// Make one slash of several.
     pub merge_slashes: Inherit<Flag>,
+    /// Speak HTTP/2.
+    pub http2: Inherit<Flag>,
+    /// How many streams a connection of HTTP/2 may have at a time.
+    pub http2_max_concurrent_streams: Inherit<Number>,
+    /// How much of a body a stream may send before it is read.
+    pub http2_body_preread_size: Inherit<Size>,
 }
 
 /// `large_client_header_buffers number size`.
@@ -106,6 +112,40 @@ fn listen(cells: &mut ServerCore, node: &Node, build: &mut Build) -> Result<(), 
     Ok(())
 }
 
+const fn obsolete(name: &'static str, set: &'static Declare<ServerCore>) -> Directive {
+    Directive { name, default: "", set, doc: "Obsolete." }
+}
+
+type Obsolete = Result<(), Problem>;
+
+fn replaced_by_keepalive_requests(_: &mut ServerCore, node: &Node, build: &mut Build) -> Obsolete {
+    replaced(node, build, "keepalive_requests")
+}
+
+fn replaced_by_keepalive_timeout(_: &mut ServerCore, node: &Node, build: &mut Build) -> Obsolete {
+    replaced(node, build, "keepalive_timeout")
+}
+
+fn replaced_by_header_timeout(_: &mut ServerCore, node: &Node, build: &mut Build) -> Obsolete {
+    replaced(node, build, "client_header_timeout")
+}
+
+fn replaced_by_header_buffers(_: &mut ServerCore, node: &Node, build: &mut Build) -> Obsolete {
+    replaced(node, build, "large_client_header_buffers")
+}
+
+fn replaced(node: &Node, build: &mut Build, by: &str) -> Obsolete {
+    let name = &node.name.text;
+    let text = format!("the \"{name}\" directive is obsolete, use the \"{by}\" directive instead");
+    build.warn(Problem::new(text), node);
+    Ok(())
+}
+
+fn gone(_: &mut ServerCore, node: &Node, build: &mut Build) -> Obsolete {
+    build.warn(Problem::new(format!("the \"{}\" directive is obsolete, ignored", node.name.text)), node);
+    Ok(())
+}
+
 pub(super) static MODULE: Module = Module {
     name: "core",
     directives: &[
@@ -177,6 +217,32 @@ pub(super) static MODULE: Module = Module {
             set: field!(ServerCore.merge_slashes),
             doc: "Whether several slashes in a path become one.",
         },
+        Directive {
+            name: "http2",
+            default: "off",
+            set: field!(ServerCore.http2),
+            doc: "Whether the server speaks HTTP/2.",
+        },
+        Directive {
+            name: "http2_max_concurrent_streams",
+            default: "128",
+            set: field!(ServerCore.http2_max_concurrent_streams),
+            doc: "How many streams a connection of HTTP/2 may have at a time.",
+        },
+        Directive {
+            name: "http2_body_preread_size",
+            default: "64k",
+            set: field!(ServerCore.http2_body_preread_size),
+            doc: "How much of a body a stream of HTTP/2 may send before it is read.",
+        },
+        obsolete("http2_max_requests", &Declare::new(replaced_by_keepalive_requests)),
+        obsolete("http2_idle_timeout", &Declare::new(replaced_by_keepalive_timeout)),
+        obsolete("http2_recv_timeout", &Declare::new(replaced_by_header_timeout)),
+        obsolete("http2_max_field_size", &Declare::new(replaced_by_header_buffers)),
+        obsolete("http2_max_header_size", &Declare::new(replaced_by_header_buffers)),
+        obsolete("http2_max_concurrent_pushes", &Declare::new(gone)),
+        obsolete("http2_push_preload", &Declare::new(gone)),
+        obsolete("http2_push", &Declare::new(gone)),
     ],
     families: &[],
     variables: &[],

@@ -219,6 +219,11 @@ impl<'s> Request<'s> {
 }
 
 impl Parts {
+    /// Exchanges the head, which is clear, for one that was read elsewhere.
+    pub fn swap_head(&mut self, head: &mut RequestHead) {
+        std::mem::swap(&mut self.head, head);
+    }
+
     /// Buffers for a request whose head is known.
     pub fn with_head(head: RequestHead) -> Parts {
         Parts { head, ..Parts::default() }

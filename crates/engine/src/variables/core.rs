@@ -232,6 +232,14 @@ pub static CORE: &[Variable] = &[
         "The port the request came to.",
     ),
     Variable::plain("server_protocol", |r, o| put(o, r.head.version.name()), "The protocol of the request."),
+    Variable::plain(
+        "http2",
+        |r, o| {
+            let is_http2 = r.head.version == http::Version::HTTP_2;
+            is_http2 && put(o, if r.connection.tls { b"h2" } else { b"h2c" })
+        },
+        "h2 or h2c for requests of HTTP/2.",
+    ),
     Variable::plain("scheme", |r, o| put(o, r.scheme().as_bytes()), "http or https."),
     Variable::plain("https", |r, o| r.connection.tls && put(o, b"on"), "on for HTTPS."),
     Variable::plain(
