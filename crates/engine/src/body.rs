@@ -40,6 +40,7 @@ async fn read(request: &mut Request<'_>, driver: &mut Driver) -> Result<(), Body
     // A body that is only a little larger than the buffer gets one of its own size.
     if let Some(length) = request.body.length.and_then(|length| usize::try_from(length).ok())
         && length < buffer_bytes.saturating_add(buffer_bytes / 4)
+        && request.head.version < http::Version::HTTP_2
     {
         buffer_bytes = buffer_bytes.max(length);
     }
@@ -56,7 +57,9 @@ async fn read(request: &mut Request<'_>, driver: &mut Driver) -> Result<(), Body
             spill(request, &core)?;
         }
     }
-    if request.body.file.is_some() && !request.body.memory.is_empty() {
+    // A body of unknown length gets its file even when nothing came.
+    let empty = always_file && request.body.length.is_none() && request.body.file.is_none();
+    if empty || request.body.file.is_some() && !request.body.memory.is_empty() {
         spill(request, &core)?;
     }
     request.body.read = true;

@@ -7,8 +7,8 @@ mod h1;
 pub use h1::H1;
 
 use crate::Request;
-use crate::h2::H2;
 use crate::flow::FileRange;
+use crate::h2::H2;
 use crate::head;
 use h1::Incoming;
 use http::{Fields, Status};
@@ -67,9 +67,9 @@ impl BodyError {
         match self {
             BodyError::Closed => Status::BAD_REQUEST,
             BodyError::TimedOut => Status::REQUEST_TIME_OUT,
-            BodyError::Malformed
-            | BodyError::LongerThanDeclared
-            | BodyError::ShorterThanDeclared { .. } => Status::BAD_REQUEST,
+            BodyError::Malformed | BodyError::LongerThanDeclared | BodyError::ShorterThanDeclared { .. } => {
+                Status::BAD_REQUEST
+            }
             BodyError::TooLarge => Status::REQUEST_ENTITY_TOO_LARGE,
             BodyError::Storage => Status::INTERNAL_SERVER_ERROR,
         }

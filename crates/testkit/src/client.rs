@@ -1,5 +1,6 @@
 //! Connections of the specs, on either side: raw bytes out, HTTP messages in, all within a bounded time.
 
+use crate::http2::Http2;
 use crate::message::{Message, split_field};
 use crate::text::show;
 use bstr::ByteSlice;
@@ -26,6 +27,7 @@ pub struct Connection {
     socket: Socket,
     buffer: Vec<u8>,
     ended: bool,
+    http2: Option<Box<Http2>>,
 }
 
 /// What came of waiting for a response.
@@ -60,7 +62,7 @@ impl Connection {
             socket
         };
         socket.set_write_timeout(Some(PATIENCE)).map_err(fail)?;
-        Ok(Self { socket, buffer: Vec::new(), ended: false })
+        Ok(Self { socket, buffer: Vec::new(), ended: false, http2: None })
     }
 
     /// A connection that an origin accepted.
@@ -68,7 +70,7 @@ impl Connection {
         // Without these the origin is slower, not wrong.
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_write_timeout(Some(PATIENCE));
-        Self { socket, buffer: Vec::new(), ended: false }
+        Self { socket, buffer: Vec::new(), ended: false, http2: None }
     }
 
     /// Sends; with `split` every byte by itself. A server that closes early is not an error here: what it answered
@@ -88,6 +90,30 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Sends a request over HTTP/2 and waits for its answer; [`Connection::response`] finds it as if it had come over
+    /// HTTP/1.
+    ///
+    /// # Errors
+    /// In words: the answer did not come.
+    pub fn exchange_http2(&mut self, request: &[u8]) -> Result<(), String> {
+        let mut http2 = self.http2.take().unwrap_or_default();
+        let answer = http2.exchange(self, request);
+        self.http2 = Some(http2);
+        let answer = answer?;
+        // A stream that was reset without an answer reads as the end of the connection.
+        self.ended |= answer.is_empty();
+        self.buffer.extend_from_slice(&answer);
+        Ok(())
+    }
+
+    /// Reads more into another buffer; false at the end of the connection.
+    pub(crate) fn fill_into(&mut self, input: &mut Vec<u8>, deadline: Instant) -> Result<bool, String> {
+        std::mem::swap(&mut self.buffer, input);
+        let filled = self.fill(deadline);
+        std::mem::swap(&mut self.buffer, input);
+        filled
     }
 
     /// Says that no more will be sent.
@@ -205,6 +231,10 @@ impl Connection {
     /// A server that keeps its side open is not waited for.
     pub fn surplus(&mut self) -> Option<String> {
         self.shutdown();
+        if self.http2.is_some() {
+            // What comes now are frames about the connection.
+            return (!self.buffer.is_empty()).then(|| show(&self.buffer));
+        }
         let deadline = Instant::now() + AFTERMATH;
         while self.buffer.len() < RESPONSE_BYTES_MAX && matches!(self.fill(deadline), Ok(true)) {}
         (!self.buffer.is_empty()).then(|| show(&self.buffer))

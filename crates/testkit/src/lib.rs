@@ -8,6 +8,7 @@
 pub mod client;
 pub mod config;
 pub mod document;
+pub mod http2;
 pub mod log;
 pub mod message;
 pub mod origin;

@@ -339,7 +339,7 @@ impl<'d> Runner<'d> {
         if has_twin && exchange.guard.differs.is_none() {
             return Err(one("a response marked nginx needs a differs: line above the request"));
         }
-        let words = ["continue", "raw", "part", "split", "shutdown", "abort", "to=", "from="];
+        let words = ["continue", "raw", "part", "split", "shutdown", "abort", "http2", "to=", "from="];
         known_words(request, &words).map_err(|f| vec![f])?;
         if responses.is_empty() && !request.has("abort") && !request.has("part") {
             return Err(one(
@@ -351,7 +351,11 @@ impl<'d> Runner<'d> {
         let mut open = self.open(request)?;
         open.methods.extend(composed.methods);
         open.line = request.line;
-        open.connection.send(&composed.bytes, request.has("split")).map_err(|e| one(&e))?;
+        if request.has("http2") {
+            open.connection.exchange_http2(&composed.bytes).map_err(|e| one(&e))?;
+        } else {
+            open.connection.send(&composed.bytes, request.has("split")).map_err(|e| one(&e))?;
+        }
         if request.has("abort") {
             return Ok(true);
         }

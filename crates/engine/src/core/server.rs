@@ -113,7 +113,7 @@ fn listen(cells: &mut ServerCore, node: &Node, build: &mut Build) -> Result<(), 
 }
 
 const fn obsolete(name: &'static str, set: &'static Declare<ServerCore>) -> Directive {
-    Directive { name, default: "", set, doc: "Obsolete." }
+    Directive { name, default: "", set, doc: "Obsolete: accepted with a warning, without effect." }
 }
 
 type Obsolete = Result<(), Problem>;

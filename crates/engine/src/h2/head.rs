@@ -14,10 +14,7 @@ pub(super) fn encode(request: &mut Request<'_>, codec: &mut Connection, stream: 
     let mut head = codec.begin_head(stream);
     head.status(response.status.as_sent().0);
     if !response.server_given {
-        head.field(
-            b"server",
-            request.thread.server_name(*request.plan.core.server_tokens).as_bytes(),
-        );
+        head.field(b"server", request.thread.server_name(*request.plan.core.server_tokens).as_bytes());
     }
     if !response.date_given {
         head.field(b"date", &net::clock::http_date());

@@ -253,7 +253,8 @@ impl Task<'_> {
         })
         .await;
         net::log::turn_ended();
-        if self.failed {
+        if matches!(end, End::Finished) {
+            // The client may still be sending; a reset would cost it what it was sent.
             let pause = Duration::from_millis(self.core.lingering_timeout.0);
             let time = Duration::from_millis(self.core.lingering_time.0);
             self.stream.linger(pause, time).await;
@@ -311,7 +312,8 @@ impl Task<'_> {
         if busy != self.was_busy {
             self.was_busy = busy;
             if !busy {
-                self.idle_end = Deadline::after(Duration::from_millis(self.core.keepalive_timeout.milliseconds));
+                self.idle_end =
+                    Deadline::after(Duration::from_millis(self.core.keepalive_timeout.milliseconds));
             }
             cx.waker().wake_by_ref();
             return Poll::Ready(Turn::Changed);
@@ -327,7 +329,12 @@ impl Task<'_> {
             self.idle_end
         };
         ready!(self.stream.poll_expired(cx, deadline));
-        if busy || reading || has_output {
+        if reading && !has_output && !self.failed {
+            // Half a frame, or no SETTINGS: the client is told why, and that ends the connection.
+            self.fail(ErrorCode::PROTOCOL_ERROR, "client timed out (110: Connection timed out)");
+            return Poll::Ready(Turn::Changed);
+        }
+        if has_output {
             return Poll::Ready(Turn::Ended(End::TimedOut));
         }
         // No request has come for too long: the client is told, and that ends the connection.
@@ -389,16 +396,22 @@ impl Task<'_> {
                     break;
                 }
                 Err(error) => {
-                    self.fresh = false;
-                    self.failed = true;
-                    self.shared.gone.set(true);
-                    self.log(format_args!("{}", error.message));
-                    self.shared.wake_all();
+                    self.fail(error.code, &error.message);
                     break;
                 }
             }
         }
         self.input.drain(..at);
+    }
+
+    /// Ends the connection because of the client; what waits is still written.
+    fn fail(&mut self, code: ErrorCode, message: &str) {
+        self.fresh = false;
+        self.failed = true;
+        self.shared.gone.set(true);
+        self.shared.codec.borrow_mut().abort(code);
+        self.log(format_args!("{message}"));
+        self.shared.wake_all();
     }
 
     fn event(&mut self, event: Event, snapshot: &mut Arc<Snapshot>) {
@@ -430,7 +443,15 @@ impl Task<'_> {
                 if snapshot.variables.wants_tcp_info {
                     self.facts.tcp_info.set(self.stream.tcp_info());
                 }
-                request::begin(self.thread, snapshot, &self.facts, &self.shared, stream, &mut self.heads, refusal);
+                request::begin(
+                    self.thread,
+                    snapshot,
+                    &self.facts,
+                    &self.shared,
+                    stream,
+                    &mut self.heads,
+                    refusal,
+                );
                 if self.is_enough(snapshot) {
                     self.shared.codec.borrow_mut().go_away();
                 }
@@ -464,9 +485,8 @@ impl Task<'_> {
 
     fn log(&self, message: std::fmt::Arguments<'_>) {
         let (peer, listen) = (&self.facts.peer, &self.facts.listen);
-        let text = format_args!(
-            "{message} while processing HTTP/2 connection, client: {peer}, server: {listen}"
-        );
+        let text =
+            format_args!("{message} while processing HTTP/2 connection, client: {peer}, server: {listen}");
         self.thread.log(&self.thread.snapshot(), Level::Info, Some(self.facts.number), text);
     }
 }

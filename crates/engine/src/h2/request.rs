@@ -10,7 +10,7 @@ use crate::plan::Snapshot;
 use crate::request::Parts;
 use crate::thread::Thread;
 use conf::Level;
-use http::h2::Heads;
+use http::h2::{ErrorCode, Heads};
 use http::{Refusal, Status};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -81,7 +81,8 @@ async fn run(begun: Begun) {
             Some(Flow::Deny(refusal.status))
         }
         None if !enabled => {
-            let text = "client attempted to request the server name for which the negotiated protocol is disabled";
+            let text =
+                "client attempted to request the server name for which the negotiated protocol is disabled";
             request.log_error(Level::Info, format_args!("{text}"));
             Some(Flow::Deny(Status::MISDIRECTED_REQUEST))
         }
@@ -90,11 +91,12 @@ async fn run(begun: Begun) {
             None
         }
     };
-    let frame_bytes_max = request.plan.core.http2_chunk_size.0;
-    let mut driver =
-        Driver::H2(Box::new(H2::new(running.shared.clone(), running.stream, frame_bytes_max)));
+    let mut driver = Driver::H2(Box::new(H2::new(running.shared.clone(), running.stream)));
     exchange::exchange(&mut request, &mut driver, first).await;
     drop(driver);
+    if request.timed_out && !request.completed {
+        running.shared.codec.borrow_mut().reset(running.stream, ErrorCode::PROTOCOL_ERROR);
+    }
     drop(running);
     thread.parts.keep(request);
 }

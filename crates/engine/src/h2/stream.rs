@@ -26,8 +26,8 @@ pub struct H2 {
 const GONE: StreamError = StreamError::Os(Errno::CONNRESET);
 
 impl H2 {
-    pub(super) fn new(shared: Rc<Shared>, stream: u32, frame_bytes_max: usize) -> H2 {
-        H2 { shared, stream, frame_bytes_max: frame_bytes_max.max(1), timer: Timer::new() }
+    pub(super) fn new(shared: Rc<Shared>, stream: u32) -> H2 {
+        H2 { shared, stream, frame_bytes_max: 1, timer: Timer::new() }
     }
 
     fn is_gone(&self) -> bool {
@@ -97,6 +97,7 @@ impl H2 {
         if self.is_gone() {
             return;
         }
+        self.frame_bytes_max = request.plan.core.http2_chunk_size.0.max(1);
         let length = head::encode(request, &mut self.shared.codec.borrow_mut(), self.stream) as u64;
         request.sent_head_bytes += length;
         request.sent_bytes += length;

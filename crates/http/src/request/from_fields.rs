@@ -25,6 +25,8 @@ pub(crate) struct FieldsReader<'h> {
     count: usize,
     /// The target is one that only this server does not like.
     strange_target: bool,
+    /// A plain CONNECT with a scheme or path (RFC 9113, section 8.5).
+    broken_connect: bool,
 }
 
 /// Pseudo-header fields as places in the head's text.
@@ -60,6 +62,7 @@ impl<'h> FieldsReader<'h> {
             has_crumbs: false,
             count: 0,
             strange_target: false,
+            broken_connect: false,
         }
     }
 
@@ -218,7 +221,7 @@ impl<'h> FieldsReader<'h> {
         }
         let refusal = self.refusal.take();
         let refusal = refusal.or_else(|| self.judge(ended).err())?;
-        let malformed = refusal.status == Status::BAD_REQUEST && !self.strange_target;
+        let malformed = refusal.status == Status::BAD_REQUEST && !self.strange_target || self.broken_connect;
         Some((refusal, malformed))
     }
 
@@ -261,7 +264,8 @@ impl<'h> FieldsReader<'h> {
             return Err(Refusal::new(Status::NOT_ALLOWED, "client sent CONNECT method"));
         }
         if plain_connect {
-            return Err(Refusal::malformed("client sent CONNECT request with :scheme or :path header"));
+            self.broken_connect = true;
+            return Err(Refusal::new(Status::NOT_ALLOWED, "client sent CONNECT method"));
         }
         if pseudo.protocol.is_some() && head.method != Method::Connect {
             return Err(Refusal::malformed("client sent :protocol header without CONNECT method"));

@@ -239,7 +239,7 @@ fn heads() {
             "8.5",
             "CONNECT with a path",
             ":method: CONNECT\n:scheme: http\n:path: /\n:authority: a:1",
-            "client sent CONNECT request with :scheme or :path header",
+            "client sent CONNECT method",
         ),
         (
             "8.5",

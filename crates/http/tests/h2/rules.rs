@@ -27,6 +27,7 @@ fn preface() {
     let first = settings(&[]);
     let rows: Vec<(&str, Vec<u8>, &str)> = vec![
         ("a preface and SETTINGS", [&PREFACE[..], &first].concat(), "fine"),
+        ("SETTINGS that only acknowledge", [&PREFACE[..], &settings_ack(), &get(1)].concat(), "fine"),
         ("another preface", b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n".to_vec(), "connection PROTOCOL_ERROR"),
         ("HTTP/1", b"GET / HTTP/1.1\r\n\r\n".to_vec(), "connection PROTOCOL_ERROR"),
         ("the first wrong byte is enough", b"PRI * HTTP/1".to_vec(), "connection PROTOCOL_ERROR"),

@@ -261,6 +261,9 @@ impl Connection {
             let length = header.length;
             return fail(ErrorCode::FRAME_SIZE_ERROR, format!("client sent too large frame: {length}"));
         }
+        if header.kind == kind::PUSH_PROMISE {
+            return fail(ErrorCode::PROTOCOL_ERROR, "client sent PUSH_PROMISE frame");
+        }
         if self.block.is_some_and(|block| header.kind != kind::CONTINUATION || block.stream != header.stream)
         {
             let message = "client sent inappropriate frame while CONTINUATION was expected";

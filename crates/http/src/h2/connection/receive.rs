@@ -19,7 +19,6 @@ impl Connection {
             kind::PRIORITY => self.priority(header, payload),
             kind::RST_STREAM => self.rst_stream(header, payload),
             kind::SETTINGS => self.settings(header, payload),
-            kind::PUSH_PROMISE => fail(ErrorCode::PROTOCOL_ERROR, "client sent PUSH_PROMISE frame"),
             kind::PING => self.ping(header, payload),
             kind::GOAWAY => self.goaway(header, payload),
             kind::WINDOW_UPDATE => self.window_update(header, payload),
@@ -379,6 +378,8 @@ impl Connection {
                 return fail(ErrorCode::FRAME_SIZE_ERROR, message);
             }
             self.count_idle_frame()?;
+            // Some clients have nothing to set and begin with this; it is a SETTINGS frame (section 3.4).
+            self.settings_seen = true;
             self.acknowledged();
             return Ok(Event::Nothing);
         }

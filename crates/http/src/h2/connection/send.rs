@@ -125,10 +125,32 @@ impl Connection {
     pub fn send(&mut self, id: u32, bytes: &[u8], frame_bytes_max: usize) -> usize {
         let count = self.room(id).min(bytes.len());
         let frame_bytes_max = frame_bytes_max.clamp(1, self.peer.frame_bytes_max);
-        for piece in bytes.get(..count).unwrap_or_default().chunks(frame_bytes_max) {
+        let joined = self.join(id, bytes.get(..count).unwrap_or_default(), frame_bytes_max);
+        for piece in bytes.get(joined..count).unwrap_or_default().chunks(frame_bytes_max) {
             self.data_header(id, piece.len());
             self.output.extend_from_slice(piece);
         }
+        count
+    }
+
+    /// Makes the frame longer that the output ends with, if it is one of this body; returns by how much.
+    fn join(&mut self, id: u32, bytes: &[u8], frame_bytes_max: usize) -> usize {
+        let base = self.output_base;
+        let Some(at) = self.stream(id).and_then(|stream| stream.last_frame?.checked_sub(base)) else {
+            return 0;
+        };
+        let at = at as usize;
+        let Some(header) = self.output.get(at..).and_then(FrameHeader::parse) else { return 0 };
+        if header.kind != kind::DATA || at + frame::HEADER_BYTES + header.length != self.output.len() {
+            return 0;
+        }
+        let count = frame_bytes_max.saturating_sub(header.length).min(bytes.len());
+        let [_, a, b, c] = ((header.length + count) as u32).to_be_bytes();
+        if let Some(place) = self.output.get_mut(at..at + 3) {
+            place.copy_from_slice(&[a, b, c]);
+        }
+        self.output.extend_from_slice(bytes.get(..count).unwrap_or_default());
+        self.take_windows(id, count);
         count
     }
 
@@ -159,26 +181,30 @@ impl Connection {
     fn data_header(&mut self, id: u32, length: usize) {
         let at = self.output_base + self.output.len() as u64;
         FrameHeader { length, kind: kind::DATA, flags: 0, stream: id }.write(&mut self.output);
+        self.take_windows(id, length);
+        if let Some(stream) = self.stream(id) {
+            stream.last_frame = Some(at);
+        }
+    }
+
+    /// Counts body bytes against both windows.
+    fn take_windows(&mut self, id: u32, length: usize) {
         self.send_window -= length as i64;
         self.unpaid_bytes += length;
         self.paid_updates += self.unpaid_bytes / PAID_WINDOW_BYTES;
         self.unpaid_bytes %= PAID_WINDOW_BYTES;
         if let Some(stream) = self.stream(id) {
             stream.send_window -= length as i64;
-            stream.last_frame = Some(at);
         }
     }
 
-    /// Ends our side of a stream, with trailers if there are any. A malformed request gets a reset in place of the
-    /// end (RFC 9113, section 8.1.1). Returns how many bytes that takes.
+    /// Ends our side of a stream, with trailers if there are any. The stream of a malformed request is reset behind
+    /// its answer (RFC 9113, section 8.1.1): clients that look at answers see the page, the others why there is none.
+    /// Returns how many bytes that takes.
     pub fn finish(&mut self, id: u32, trailers: &Fields) -> usize {
         let before = self.output.len();
         let Some(stream) = self.stream(id).filter(|stream| stream.closed.is_none()) else { return 0 };
-        if stream.malformed.is_some() {
-            let _ = self.count_broken_stream();
-            self.reset(id, ErrorCode::PROTOCOL_ERROR);
-            return self.output.len() - before;
-        }
+        let malformed = stream.malformed.is_some();
         stream.local_ended = true;
         let last_frame = stream.last_frame.take();
         let in_output = last_frame.and_then(|at| at.checked_sub(self.output_base));
@@ -195,6 +221,10 @@ impl Connection {
         } else {
             FrameHeader { length: 0, kind: kind::DATA, flags: flag::END_STREAM, stream: id }
                 .write(&mut self.output);
+        }
+        if malformed {
+            let _ = self.count_broken_stream();
+            self.reset(id, ErrorCode::PROTOCOL_ERROR);
         }
         self.output.len() - before
     }
@@ -245,10 +275,10 @@ impl Connection {
         BodyState::Read(unread)
     }
 
-    /// Was all of the body received and read?
+    /// Was all of the body received and read, and nothing wrong with it?
     pub fn body_is_read(&self, id: u32) -> bool {
         match self.place(id).and_then(|place| self.streams.get(place)) {
-            Some(stream) => stream.remote_ended && stream.unread() == 0,
+            Some(stream) => stream.remote_ended && stream.unread() == 0 && stream.malformed.is_none(),
             None => true,
         }
     }

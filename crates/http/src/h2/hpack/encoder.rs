@@ -8,6 +8,8 @@ const SLOTS: usize = 64;
 /// Fields larger than this are not kept in the table, bytes.
 const KEPT_BYTES_MAX: usize = 512;
 
+const SET_COOKIE: &[u8] = b"set-cookie";
+
 /// The last value of a name.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
@@ -90,6 +92,11 @@ impl Encoder {
             integer(index.unwrap_or(0), 4, 0x10, out);
             return self.rest(index.is_none(), name, value, out);
         }
+        if name.len() == SET_COOKIE.len() && name.eq_ignore_ascii_case(SET_COOKIE) {
+            // Not for the table either, but it may go on to the browser in any form.
+            integer(index.unwrap_or(0), 4, 0, out);
+            return self.rest(index.is_none(), name, value, out);
+        }
         let name_hash = hash(name, 0x20);
         let place = name_hash as usize % SLOTS;
         let mut slot = self.slots[place];
@@ -133,8 +140,8 @@ impl Encoder {
 
 /// Values that no compression may tell about (RFC 7541, section 7.1.3).
 fn is_secret(name: &[u8]) -> bool {
-    const SECRETS: [&[u8]; 4] = [b"set-cookie", b"authorization", b"proxy-authorization", b"cookie"];
-    matches!(name.len(), 6 | 10 | 13 | 19) && SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+    const SECRETS: [&[u8]; 3] = [b"authorization", b"proxy-authorization", b"cookie"];
+    matches!(name.len(), 6 | 13 | 19) && SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
 }
 
 /// The index of a name in the static table, whatever its case.
