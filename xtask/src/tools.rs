@@ -30,6 +30,11 @@ const NGINX: Tool = Tool {
 const HAPROXY: Tool =
     Tool { package: "haproxy", why: "a peer", present: || find_in_path("haproxy").is_some() };
 const WRK: Tool = Tool { package: "wrk", why: "makes the load", present: || find_in_path("wrk").is_some() };
+const H2LOAD: Tool = Tool {
+    package: "nghttp2-client",
+    why: "makes the load of HTTP/2",
+    present: || find_in_path("h2load").is_some(),
+};
 const STRACE: Tool = Tool { package: "strace", why: "counts system calls", present: || runs("strace", "-V") };
 const PERF: Tool =
     Tool { package: "linux-perf", why: "finds where the time goes", present: || runs("perf", "--version") };
@@ -67,7 +72,14 @@ pub fn install() -> Result<(), String> {
 
 /// Installs what a bench needs.
 pub fn install_for_bench(haproxy: bool, syscalls: bool, perf: bool) -> Result<(), String> {
-    let wanted = [(&NGINX, true), (&WRK, true), (&HAPROXY, haproxy), (&STRACE, syscalls), (&PERF, perf)];
+    let wanted = [
+        (&NGINX, true),
+        (&WRK, true),
+        (&H2LOAD, true),
+        (&HAPROXY, haproxy),
+        (&STRACE, syscalls),
+        (&PERF, perf),
+    ];
     let missing: Vec<&Tool> =
         wanted.iter().filter(|(tool, wanted)| *wanted && !(tool.present)()).map(|(tool, _)| *tool).collect();
     if missing.is_empty() { Ok(()) } else { install_missing(&missing) }

@@ -3,7 +3,7 @@
 use super::peer::{Peer, Places, Running};
 use super::process::{cpu_time, memory_kib, watched};
 use super::workload::{Figure, Load, Workload};
-use super::{Sample, wrk};
+use super::{Sample, h2load, wrk};
 use std::io::{Error, ErrorKind, Read, Result as IoResult, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,9 @@ pub fn measure(peer: &Peer, workload: &Workload, running: &Running, seconds: u32
     let mut sample = match workload.load {
         Load::Wrk { connections, path, close, script } => {
             wrk::run(&format!("http://{listen}{path}"), connections, close, script, seconds)?
+        }
+        Load::H2 { connections, streams, path } => {
+            h2load::run(&format!("http://{listen}{path}"), connections, streams, seconds)?
         }
         Load::WebSocket { connections } => messages(listen, connections, seconds).map_err(in_words)?,
         Load::Idle { connections } => idle(listen, connections, &pids)?,

@@ -4,6 +4,7 @@
 //! that what disturbs the machine disturbs all of them, and ratios are taken round by round. `bench/README.md` tells
 //! how to read the result.
 
+mod h2load;
 mod load;
 mod look;
 mod origin;

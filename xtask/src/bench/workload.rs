@@ -90,6 +90,15 @@ pub enum Load {
         /// A script in `bench/load/`, when requests are not all the same GET.
         script: Option<&'static str>,
     },
+    /// h2load on one thread.
+    H2 {
+        /// Connections kept open.
+        connections: u32,
+        /// Requests at a time on each.
+        streams: u32,
+        /// What is asked for.
+        path: &'static str,
+    },
     /// Messages that are sent and come back, one at a time on each connection.
     WebSocket {
         /// Connections that do so.
@@ -153,6 +162,12 @@ pub static WORKLOADS: &[Workload] = &[
         "1 MB uploaded through the proxy",
         "upload",
         Load::Wrk { connections: 8, path: "/upload", close: false, script: Some("upload-1m.lua") },
+    ),
+    cpu(
+        "h2-proxy",
+        "small proxied answer over HTTP/2",
+        "h2-proxy",
+        Load::H2 { connections: 16, streams: 10, path: "/small" },
     ),
     cpu("static-1k", "file of 1 KB", "static", get("/1k", 64)),
     cpu("static-100k", "file of 100 KB", "static", get("/100k", 32)),
