@@ -4,7 +4,7 @@ use super::{Connection, Role};
 use crate::Fields;
 use crate::h2::frame::{self, ErrorCode, FrameHeader, flag, kind};
 use crate::h2::limits::{PAID_WINDOW_BYTES, READING_WINDOW_BYTES};
-use crate::h2::stream::{ClosedBy, Stream};
+use crate::h2::stream::{ClosedBy, Malformed, Stream};
 
 /// What there is to read of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,6 +258,8 @@ impl Connection {
         let unread = stream.unread();
         if unread == 0 {
             return match (stream.malformed, stream.closed) {
+                // What follows a head that is wrong is dropped: whoever answers finds no body.
+                (Some(Malformed::Head), _) => BodyState::Ended,
                 (Some(_), _) => BodyState::Malformed,
                 (None, Some(_)) => BodyState::Reset,
                 (None, None) if stream.remote_ended => BodyState::Ended,
@@ -278,6 +280,7 @@ impl Connection {
     /// Was all of the body received and read, and nothing wrong with it?
     pub fn body_is_read(&self, id: u32) -> bool {
         match self.place(id).and_then(|place| self.streams.get(place)) {
+            Some(stream) if stream.malformed == Some(Malformed::Head) => true,
             Some(stream) => stream.remote_ended && stream.unread() == 0 && stream.malformed.is_none(),
             None => true,
         }
