@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Is there nothing to read of the body, because all of it is here or there is none? Then it counts as read.
 pub fn is_over(request: &mut Request<'_>, driver: &Driver) -> bool {
-    request.body.read |= driver.body_is_done() && !driver.continue_is_owed();
+    request.body.read |= request.body.length.is_some() && driver.body_is_done() && !driver.continue_is_owed();
     request.body.read
 }
 
