@@ -162,6 +162,34 @@ fn no_connections_left() {
 }
 
 #[test]
+fn no_more_at_a_time_than_allowed() {
+    let origin = Origin::start();
+    let conf = format!(
+        "error_log error.log info; pid nginx.pid; worker_processes 1; events {{}}\n\
+         http {{ access_log off; limit_conn_zone $arg_key zone=by-key:1m;\n\
+         server {{ listen %HOST%:8080; location = / {{ return 200 a; }}\n\
+         location /p/ {{ limit_conn by-key 1; proxy_pass http://{}; }} }} }}\n",
+        origin.address
+    );
+    let server = Server::started("nginx", &conf);
+    let silent = origin.reply("", End::Silence);
+    let number = origin.reply("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", End::Close);
+    let mut busy = TcpStream::connect(server.address(8080)).unwrap();
+    write!(busy, "GET /p/{silent}?key=a HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    // It may take a moment until that one counts.
+    let path = |number: usize, key: &str| format!("/p/{number}?key={key}");
+    let refused = || (status(&get(&server, &path(number, "a"))) == 503).then_some(());
+    wait_for("one more is refused", PATIENCE, refused);
+    server.wait_for_log("limiting connections by zone \"by-key\", client: ", 1);
+    for key in ["b", ""] {
+        assert_eq!(body(&get(&server, &path(number, key))), "hello", "{key:?}");
+    }
+    drop(busy);
+    let served = || (status(&get(&server, &path(number, "a"))) == 200).then_some(());
+    wait_for("there is room again", PATIENCE, served);
+}
+
+#[test]
 fn full_disks() {
     hosts::isolated("full_disks", Duration::from_secs(60), on_full_disks);
 }

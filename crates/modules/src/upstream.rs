@@ -84,10 +84,12 @@ fn server(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem
         parameter(&mut peer, &mut resolve, word)?;
     }
     let in_upstream = |why: &str| Problem::new(format!("{why} in upstream \"{}\"", word.text)).on(word);
-    let url = url::parse(&word.text).map_err(in_upstream)?;
-    if !url.uri.is_empty() {
+    // A path has no place here, and nginx sees it before it looks at the port.
+    let is_unix = word.text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"unix:"));
+    if !is_unix && word.text.iter().any(|byte| matches!(byte, b'/' | b'?')) {
         return Err(in_upstream("invalid host"));
     }
+    let url = url::parse(&word.text).map_err(in_upstream)?;
     let server = server_at(&url, 80, peer, resolve);
     note_host(&url, word, node, build);
     conf.servers.fill(node.name.span, Vec::new).push(server);

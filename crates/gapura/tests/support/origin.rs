@@ -86,7 +86,7 @@ fn exchange(stream: &mut TcpStream, replies: &Mutex<Vec<Reply>>) -> Option<End> 
         request.extend_from_slice(&chunk[..count]);
     }
     let line = String::from_utf8_lossy(&request);
-    let number: usize = line.split(' ').nth(1)?.rsplit('/').next()?.parse().ok()?;
+    let number: usize = line.split([' ', '?']).nth(1)?.rsplit('/').next()?.parse().ok()?;
     let reply = replies.lock().unwrap().get(number).cloned()?;
     stream.write_all(&reply.bytes).ok()?;
     match reply.end {

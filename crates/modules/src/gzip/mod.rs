@@ -36,7 +36,7 @@ impl Value for Level {
             number(&word.text).ok_or_else(|| Problem::directive(&node.name, "invalid number").on(word))?;
         match u32::try_from(level) {
             Ok(level @ 1..=9) => Ok(Level(level)),
-            _ => Err(Problem::directive(&node.name, "value must be between 1 and 9").on(word)),
+            _ => Err(Problem::new("value must be between 1 and 9").on(word)),
         }
     }
 }
