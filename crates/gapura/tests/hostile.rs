@@ -119,6 +119,8 @@ fn back_ends_that_talk_nonsense() {
         let number = origin.reply(&reply, end);
         let answer = get(&server, &format!("/p/{number}"));
         assert_eq!(status(&answer), expected, "{shown:?} {end:?}: {answer}");
+        let framing = ["zz", "-5", "fff", "XX0"].iter().any(|part| body(&answer).contains(part));
+        assert!(!framing, "{shown:?} comes through: {answer}");
         let logged = || server.log()[seen..].contains(words).then_some(());
         wait_for(&format!("{words:?} after {shown:?}\n{}", &server.log()[seen..]), PATIENCE, logged);
         seen = server.log().len();

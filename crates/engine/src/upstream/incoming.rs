@@ -117,8 +117,12 @@ impl Incoming {
     }
 
     /// Takes what lies behind `from` out of its framing, in place.
+    ///
+    /// # Errors
+    /// The framing is broken; what came before that place is body.
     pub fn decode(&mut self, out: &mut Vec<u8>, from: usize) -> Result<(), Cut> {
         let (mut read, mut write) = (from, from);
+        let mut result = Ok(());
         while read < out.len() {
             let range = match &mut self.framing {
                 Framing::Done => {
@@ -134,17 +138,19 @@ impl Incoming {
                     }
                     read..read + count
                 }
-                Framing::Chunked(decoder) => {
-                    match decoder.next_piece(&out[read..]).map_err(|_| Cut::Malformed)? {
-                        http::Chunk::NeedMore => break,
-                        http::Chunk::Data(range) => read + range.start..read + range.end,
-                        http::Chunk::End { consumed } => {
-                            self.trailers.extend_from(decoder.trailers());
-                            self.framing = Framing::Done;
-                            read + consumed..read + consumed
-                        }
+                Framing::Chunked(decoder) => match decoder.next_piece(&out[read..]) {
+                    Err(_) => {
+                        result = Err(Cut::Malformed);
+                        break;
                     }
-                }
+                    Ok(http::Chunk::NeedMore) => break,
+                    Ok(http::Chunk::Data(range)) => read + range.start..read + range.end,
+                    Ok(http::Chunk::End { consumed }) => {
+                        self.trailers.extend_from(decoder.trailers());
+                        self.framing = Framing::Done;
+                        read + consumed..read + consumed
+                    }
+                },
             };
             read = range.end;
             let count = range.len();
@@ -155,7 +161,7 @@ impl Incoming {
         }
         out.truncate(write);
         self.body_bytes += (write - from) as u64;
-        Ok(())
+        result
     }
 }
 
@@ -223,6 +229,7 @@ mod tests {
         let mut bad = incoming(ResponseFraming::Chunked);
         let mut out = b"5\r\nhello\r\nzz\r\n".to_vec();
         assert_eq!(bad.decode(&mut out, 0), Err(Cut::Malformed));
+        assert_eq!(out, b"hello", "nothing of the framing is taken for the body");
         let mut good = incoming(ResponseFraming::Chunked);
         let mut out = b"0\r\nA: b\r\n\r\n".to_vec();
         assert_eq!(good.decode(&mut out, 0), Ok(()));
