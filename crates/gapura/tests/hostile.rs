@@ -118,7 +118,9 @@ fn back_ends_that_talk_nonsense() {
         let shown: String = reply.chars().take(80).collect();
         let number = origin.reply(&reply, end);
         let answer = get(&server, &format!("/p/{number}"));
-        assert_eq!(status(&answer), expected, "{shown:?} {end:?}: {answer}");
+        // nginx sends nothing at all where the body is broken from the first byte on.
+        let is_cut_early = !is_gapura() && expected == 200 && answer.is_empty();
+        assert!(status(&answer) == expected || is_cut_early, "{shown:?} {end:?}: {answer}");
         let framing = ["zz", "-5", "fff", "XX0"].iter().any(|part| body(&answer).contains(part));
         assert!(!framing, "{shown:?} comes through: {answer}");
         let logged = || server.log()[seen..].contains(words).then_some(());
