@@ -148,6 +148,9 @@ pub fn compile(
         let made = compiler.snapshot(&cells, error_log.clone());
         build = compiler.build;
         diagnostics.append(&mut build.diagnostics);
+        if let Some(made) = &made {
+            crate::tls::check(made, &parsed.tree.sources, &mut diagnostics);
+        }
         snapshot = made.filter(|_| !has_errors(&diagnostics)).map(Box::new);
     }
     Compiled {
@@ -301,7 +304,7 @@ impl Compiler<'_> {
             listens.add(line, id, &core);
         }
         let name = name.strip_prefix(b".").map_or(name.clone(), BString::from);
-        self.sites.push(Site { id, name, plan, named, core });
+        self.sites.push(Site { id, name, plan, named, place: cells.open, core });
     }
 
     /// Compiles a block and what is inside: its locations, `if`s and `limit_except`s.

@@ -8,7 +8,7 @@ use crate::flow::Flow;
 use crate::plan::{Listen, Site, Snapshot};
 use crate::race::{First, race};
 use crate::thread::Thread;
-use crate::{Request, h2, upgrade};
+use crate::{Request, h2, tls, upgrade};
 use conf::Level;
 use http::proxy_protocol::Header as ProxyProtocol;
 use http::{HeadOptions, Parse, Refusal, RequestHead, Status};
@@ -41,6 +41,8 @@ pub struct Facts {
     pub listen: Arc<Address>,
     /// Does it speak TLS?
     pub tls: bool,
+    /// What is known of its TLS.
+    pub session: Option<Rc<tls::Session>>,
     /// When it began, monotonic milliseconds.
     pub started_ms: u64,
     /// Requests so far.
@@ -67,6 +69,7 @@ impl Facts {
             local: self.local.clone(),
             listen: self.listen.clone(),
             tls: self.tls,
+            session: self.session.clone(),
             started_ms: self.started_ms,
             requests: self.requests.clone(),
             pipelined: self.pipelined.clone(),
@@ -83,6 +86,7 @@ impl Facts {
             local,
             listen,
             tls: false,
+            session: None,
             started_ms: net::clock::now_ms(),
             requests: Cell::new(0),
             pipelined: Cell::new(false),
@@ -114,6 +118,18 @@ async fn connection(thread: Rc<Thread>, mut stream: Stream, listen: Arc<Address>
         facts.proxy_protocol = Some(Box::new(header));
         ahead = beyond;
     }
+    if is_secure(&thread, &facts) {
+        // In a box, which plain connections do not carry.
+        match Box::pin(tls::handshake(&thread, &facts, &mut stream, ahead, keep.end)).await {
+            tls::Outcome::Secure(session) => {
+                facts.tls = true;
+                facts.session = Some(Rc::from(session));
+                ahead = Vec::new();
+            }
+            tls::Outcome::Plain(read) => ahead = read,
+            tls::Outcome::Failed => return,
+        }
+    }
     loop {
         if ahead.is_empty() {
             match wait(&thread, &keep, Deadline::NONE, async |end| stream.stirred(end).await).await {
@@ -144,6 +160,11 @@ fn beginning(thread: &Thread, facts: &Facts) -> Option<(Keep, bool, bool)> {
     let end = after_ms(core.client_header_timeout.0);
     let http2 = (core.http2.0 || listener.http2) && !listener.ssl;
     Some((Keep { undisturbed: end, end }, listener.proxy_protocol, http2))
+}
+
+/// Does the listener speak TLS?
+fn is_secure(thread: &Thread, facts: &Facts) -> bool {
+    thread.snapshot().listen_for(&facts.local, &facts.listen).is_some_and(|listener| listener.ssl)
 }
 
 /// Reads the header of the PROXY protocol. Returns it with what was read beyond it; none: the connection ends.
@@ -349,7 +370,7 @@ async fn serve_request(
     if let Head::Unfinished(_) = read {
         request.head.settle(h1.pending());
     }
-    request.begin(site_for(snapshot, listener, &request.head));
+    request.begin(site_for(snapshot, listener, facts, &request.head));
     request.started_ms = h1.head_started_ms();
     request.received_bytes = length as u64;
     thread.count_request();
@@ -357,7 +378,7 @@ async fn serve_request(
         Head::Complete(_) => {
             h1.begin(request.head.framing(), request.head.expects_continue());
             prepare(request, listener);
-            None
+            tls::refusal(request, listener)
         }
         Head::Refused(refusal) => Some(refused(request, h1, refusal)),
         Head::Unfinished(why) => {
@@ -481,11 +502,22 @@ async fn read_head(
     }
 }
 
-/// The server for a host: exact, wildcards, regular expressions, then the address's default.
-pub(crate) fn site_for<'s>(snapshot: &'s Snapshot, listener: &Listen, head: &RequestHead) -> &'s Site {
-    let host = head.host().unwrap_or_default();
-    let found = listener.names.find_name(host).copied();
-    snapshot.site(found.unwrap_or(listener.default_site))
+/// The server for a host: exact, wildcards, regular expressions, then the address's default. A request that names no
+/// host is for the server whose name began the connection's TLS.
+pub(crate) fn site_for<'s>(
+    snapshot: &'s Snapshot,
+    listener: &Listen,
+    facts: &Facts,
+    head: &RequestHead,
+) -> &'s Site {
+    let found = match (head.host(), &facts.session) {
+        (None, Some(session)) => {
+            let name = session.server_name.as_ref();
+            name.and_then(|name| tls::site_named(snapshot, listener, name.as_bytes()))
+        }
+        (host, _) => listener.names.find_name(host.unwrap_or_default()).map(|id| snapshot.site(*id)),
+    };
+    found.unwrap_or(snapshot.site(listener.default_site))
 }
 
 /// Looks at what only needs the head: the server by regular expression, the URI, the method.

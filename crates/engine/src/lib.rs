@@ -31,6 +31,7 @@ pub mod race;
 pub mod request;
 pub mod respond;
 pub mod thread;
+pub mod tls;
 pub mod upgrade;
 pub mod upstream;
 pub mod variables;

@@ -58,6 +58,8 @@ pub struct Site {
     pub plan: PlanId,
     /// Named locations.
     pub named: HashMap<Vec<u8>, PlanId>,
+    /// Where its block opens.
+    pub place: conf::Span,
     /// Settings only a server has.
     pub core: Arc<ServerCore>,
 }
@@ -160,6 +162,8 @@ pub struct Listen {
     pub ssl: bool,
     /// Takes HTTP/2 whatever its servers say (`listen ... http2`).
     pub http2: bool,
+    /// All servers on it, in the file's order.
+    pub sites: Vec<SiteId>,
     /// The server for names that no server has.
     pub default_site: SiteId,
     /// Servers by name, exact and with wildcards.

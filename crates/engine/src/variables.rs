@@ -68,6 +68,8 @@ pub struct Definitions {
     definitions: Vec<Definition>,
     /// Does anything use `$tcpinfo_*`, so that the kernel is to be asked?
     pub wants_tcp_info: bool,
+    /// Does anything show what TLS clients offer?
+    pub wants_tls_offer: bool,
 }
 
 impl Definitions {
@@ -195,8 +197,10 @@ impl Registry {
             }
         }
         let wants_tcp_info = self.names.iter().any(|name| name.starts_with(b"tcpinfo_"));
+        let offers: [&[u8]; 3] = [b"ssl_ciphers", b"ssl_curves", b"ssl_sigalgs"];
+        let wants_tls_offer = self.names.iter().any(|name| offers.contains(&&name[..]));
         if unknown.is_empty() {
-            Ok(Definitions { names: self.names, definitions, wants_tcp_info })
+            Ok(Definitions { names: self.names, definitions, wants_tcp_info, wants_tls_offer })
         } else {
             Err(unknown)
         }

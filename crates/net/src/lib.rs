@@ -16,6 +16,7 @@ pub mod splice;
 pub mod stream;
 pub mod thread;
 pub mod timer;
+pub mod tls;
 
 pub use address::Address;
 pub use errno::{Errno, ErrnoMessage};

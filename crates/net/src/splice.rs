@@ -83,11 +83,12 @@ impl Pipe {
     fn poll_fill(&self, cx: &mut Context<'_>, from: &mut Stream, len: usize) -> Poll<Result<usize, Errno>> {
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         loop {
-            ready!(from.poll_readable_maybe(cx))?;
-            match splice(&*from, None, &self.write, None, len, flags) {
+            let socket = from.plain_socket().ok_or(Errno::INVAL)?;
+            ready!(socket.poll_readable_maybe(cx))?;
+            match splice(&socket.fd, None, &self.write, None, len, flags) {
                 Ok(count) => return Poll::Ready(Ok(count)),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => from.now_empty(),
+                Err(Errno::AGAIN) => socket.now_empty(),
                 Err(errno) => return Poll::Ready(Err(errno)),
             }
         }
@@ -97,12 +98,13 @@ impl Pipe {
     fn poll_drain(&self, cx: &mut Context<'_>, to: &mut Stream) -> Poll<Result<usize, Errno>> {
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         loop {
-            ready!(to.poll_room(cx))?;
-            match splice(&self.read, None, &*to, None, self.held_bytes, flags) {
+            let socket = to.plain_socket().ok_or(Errno::INVAL)?;
+            ready!(socket.poll_room(cx))?;
+            match splice(&self.read, None, &socket.fd, None, self.held_bytes, flags) {
                 Ok(0) => return Poll::Ready(Err(Errno::IO)),
                 Ok(count) => return Poll::Ready(Ok(count)),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => to.now_full(),
+                Err(Errno::AGAIN) => socket.now_full(),
                 Err(errno) => return Poll::Ready(Err(errno)),
             }
         }

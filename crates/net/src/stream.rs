@@ -12,16 +12,18 @@
 //! `poll_` functions from one `poll_fn`.
 
 mod ending;
+pub(crate) mod socket;
 
 use crate::address::Address;
 use crate::errno::{Errno, ErrnoMessage, errno_of};
 use crate::sockopt::{self, TcpInfo};
 use crate::timer::{Deadline, Timer};
-use rustix::net::{RecvFlags, SendFlags};
+use crate::tls::session::Session;
+use socket::Socket;
 use std::fmt;
 use std::fs::File;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
@@ -76,23 +78,20 @@ pub enum Closed {
 
 /// A connection on this thread's runtime. Dropping it closes it.
 pub struct Stream {
-    socket: AsyncFd<OwnedFd>,
-    layer: Layer,
-    /// The next read is tried without waiting: data was seen waiting.
-    read_at_once: bool,
-    /// The last write did not take everything: wait for room before the next.
-    write_is_full: bool,
+    pub(crate) socket: Socket,
+    pub(crate) layer: Layer,
     timer: Timer,
     peer: Address,
     local: Option<Address>,
 }
 
-/// What stands between the application's bytes and the socket. A protocol that transforms them (TLS) becomes a
-/// variant that holds its session; the functions that match on it are the `raw_` ones below.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layer {
-    Tcp,
-    Unix,
+/// What stands between the application's bytes and the socket. The operations that match on it are the ones that
+/// move bytes or speak of bytes that are there; the rest is the socket's alone.
+pub(crate) enum Layer {
+    /// Nothing.
+    Plain,
+    /// TLS. Boxed, so that plain connections do not carry its size.
+    Tls(Box<Session>),
 }
 
 impl Stream {
@@ -102,19 +101,13 @@ impl Stream {
     ///
     /// Fails where the runtime cannot watch the descriptor (the system is out of memory or watches).
     pub fn from_fd(fd: OwnedFd, peer: Address, local: Option<Address>) -> Result<Stream, Errno> {
-        let layer = match peer {
-            Address::Inet(_) => Layer::Tcp,
-            Address::Unix(_) => Layer::Unix,
-        };
         // SAFETY: the descriptor is owned by the `AsyncFd` from here on, and an `OwnedFd` never changes its
         // number.
         let registered = unsafe { AsyncFd::register(fd) };
-        let socket = registered.map_err(|error| errno_of(&error.into_parts().1))?;
+        let fd = registered.map_err(|error| errno_of(&error.into_parts().1))?;
         Ok(Stream {
-            socket,
-            layer,
-            read_at_once: false,
-            write_is_full: false,
+            socket: Socket { fd, read_at_once: false, write_is_full: false },
+            layer: Layer::Plain,
             timer: Timer::new(),
             peer,
             local,
@@ -125,12 +118,12 @@ impl Stream {
     pub(crate) async fn connected(&mut self, deadline: Deadline) -> Result<(), StreamError> {
         poll_fn(|cx| {
             // The kernel reports writability when the attempt has ended, one way or the other.
-            let ended = match self.socket.poll_write_ready(cx) {
+            let ended = match self.socket.fd.poll_write_ready(cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Err(error)) => Poll::Ready(Err(StreamError::Os(errno_of(&error)))),
                 Poll::Ready(Ok(_)) => {
                     let outcome =
-                        rustix::net::sockopt::socket_error(&self.socket).and_then(|outcome| outcome);
+                        rustix::net::sockopt::socket_error(&self.socket.fd).and_then(|outcome| outcome);
                     Poll::Ready(outcome.map_err(StreamError::Os))
                 }
             };
@@ -198,22 +191,28 @@ impl Stream {
 
     /// Writes what the socket takes without waiting; `None` when it takes nothing now.
     pub fn try_writev(&mut self, parts: &[IoSlice<'_>]) -> Result<Option<usize>, WriteError> {
-        if self.write_is_full && !self.is_ready(Interest::WRITABLE) {
+        if self.socket.write_is_full && !self.socket.is_ready(Interest::WRITABLE) {
             return Ok(None);
         }
-        Ok(self.writev_once(parts)?)
+        match &mut self.layer {
+            Layer::Plain => Ok(self.socket.writev_once(parts)?),
+            Layer::Tls(session) => Ok(session.try_writev(&mut self.socket, parts)?),
+        }
     }
 
     /// Reads what is there without waiting; `None` when there is nothing. After a short read it says `None`
     /// without asking the system until the event loop has reported readiness.
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, ReadError> {
-        if !self.read_at_once && !self.is_ready(Interest::READABLE) {
+        if !self.has_data_or_news() {
             return Ok(None);
         }
         // SAFETY: initialised bytes are valid where uninitialised are allowed, and only what `read` filled is
         // written.
         let buffer = unsafe { &mut *(buffer as *mut [u8] as *mut [MaybeUninit<u8>]) };
-        Ok(self.read_once(buffer)?)
+        match &mut self.layer {
+            Layer::Plain => Ok(self.socket.read_once(buffer)?),
+            Layer::Tls(session) => Ok(session.try_read(&mut self.socket, buffer)?),
+        }
     }
 
     /// Sends `len` bytes of a file from `offset`, in calls of at most `chunk_bytes_max` (nginx's
@@ -274,11 +273,9 @@ impl Stream {
 
     /// Ready with the number of bytes the socket took, at least one unless the parts are empty.
     pub fn poll_writev(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize, Errno>> {
-        loop {
-            ready!(self.poll_room(cx))?;
-            if let Some(count) = self.writev_once(parts)? {
-                return Poll::Ready(Ok(count));
-            }
+        match &mut self.layer {
+            Layer::Plain => self.socket.poll_writev(cx, parts),
+            Layer::Tls(session) => session.poll_writev(cx, &mut self.socket, parts),
         }
     }
 
@@ -290,15 +287,9 @@ impl Stream {
         offset: u64,
         len: usize,
     ) -> Poll<Result<usize, Errno>> {
-        loop {
-            ready!(self.poll_room(cx))?;
-            let mut position = offset;
-            match rustix::fs::sendfile(&self.socket, file, Some(&mut position), len) {
-                Ok(count) => return Poll::Ready(Ok(count)),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.now_full(),
-                Err(errno) => return Poll::Ready(Err(errno)),
-            }
+        match &mut self.layer {
+            Layer::Plain => self.socket.poll_sendfile(cx, file, offset, len),
+            Layer::Tls(session) => session.poll_send_file(cx, &mut self.socket, file, offset, len),
         }
     }
 
@@ -309,18 +300,10 @@ impl Stream {
 
     /// Ready when there is something to read (or the end of the data, or an error), without reading it.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
-        loop {
-            if self.read_at_once || ready!(self.poll_ready_to_read(cx))? {
-                match self.peek() {
-                    Ok(_) => {
-                        self.read_at_once = true;
-                        return Poll::Ready(Ok(()));
-                    }
-                    Err(Errno::AGAIN) => self.now_empty(),
-                    Err(errno) => return Poll::Ready(Err(errno)),
-                }
-            }
+        if self.has_data() {
+            return Poll::Ready(Ok(()));
         }
+        self.socket.poll_readable(cx)
     }
 
     /// Waits until there is something to read; reads nothing.
@@ -335,25 +318,7 @@ impl Stream {
     /// Ready once the peer has closed or broken the connection; bytes it sent before stay unread. For watching
     /// a client while its request is worked on (nginx answers such a close with status 499).
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        loop {
-            let guard = match ready!(self.socket.poll_read_ready(cx)) {
-                Ok(guard) => guard,
-                Err(error) => return Poll::Ready(Closed::Broken(errno_of(&error))),
-            };
-            let read_closed = guard.ready().is_read_closed();
-            drop(guard);
-            match self.peek() {
-                Ok(0) => return Poll::Ready(Closed::Ended),
-                // The end stands behind bytes that nobody has read yet.
-                Ok(_) if read_closed => return Poll::Ready(Closed::Ended),
-                Ok(_) => {
-                    self.read_at_once = true;
-                    self.clear(Interest::READABLE);
-                }
-                Err(Errno::AGAIN) => self.clear(Interest::READABLE),
-                Err(errno) => return Poll::Ready(Closed::Broken(errno)),
-            }
-        }
+        self.socket.poll_closed(cx)
     }
 
     /// Waits until the peer closes or breaks the connection.
@@ -363,22 +328,35 @@ impl Stream {
 
     /// Asks the system, without waiting, whether an idle connection can still be used: false when the peer has
     /// closed it or has sent something nobody asked for. For connections kept open to a back end.
-    pub fn is_idle_and_open(&self) -> bool {
-        matches!(self.peek(), Err(Errno::AGAIN))
+    pub fn is_idle_and_open(&mut self) -> bool {
+        match &mut self.layer {
+            Layer::Plain => matches!(self.socket.peek(), Err(Errno::AGAIN)),
+            Layer::Tls(session) => session.is_idle_and_open(&mut self.socket),
+        }
     }
 
     /// As [`Stream::is_idle_and_open`], from what the event loop has reported so far: asks the system only where
     /// something has happened on a connection whose last read emptied it.
-    pub fn seems_idle_and_open(&self) -> bool {
-        let stirred = self.read_at_once || self.is_ready(Interest::READABLE);
-        !stirred || self.is_idle_and_open()
+    pub fn seems_idle_and_open(&mut self) -> bool {
+        !self.has_data_or_news() || self.is_idle_and_open()
+    }
+
+    /// Is there data already, or has the event loop reported that there may be?
+    fn has_data_or_news(&self) -> bool {
+        self.has_data() || self.socket.read_at_once || self.socket.is_ready(Interest::READABLE)
+    }
+
+    /// Is there data that the socket has given up already?
+    fn has_data(&self) -> bool {
+        matches!(&self.layer, Layer::Tls(session) if session.has_data())
     }
 
     /// Waits until the event loop reports that there may be something to read. Asks the system nothing: what
     /// follows is a read, which waits on where the report was early.
     pub async fn stirred(&mut self, deadline: Deadline) -> Result<(), ReadError> {
         poll_fn(|cx| {
-            let ready = self.poll_readable_maybe(cx).map_err(StreamError::Os);
+            let ready = if self.has_data() { Poll::Ready(Ok(())) } else { self.socket.poll_readable_maybe(cx) };
+            let ready = ready.map_err(StreamError::Os);
             self.or_timed_out(cx, deadline, ready)
         })
         .await
@@ -391,7 +369,7 @@ impl Stream {
 
     /// Our end's address; asks the system once where it is not known (a listener on all addresses).
     pub fn local_address(&mut self) -> &Address {
-        let socket = &self.socket;
+        let socket = &self.socket.fd;
         self.local.get_or_insert_with(|| {
             rustix::net::getsockname(socket).map_or(Address::unix(b""), Address::from_any)
         })
@@ -399,15 +377,34 @@ impl Stream {
 
     /// What nginx's `$tcpinfo_*` variables show; `None` for unix sockets.
     pub fn tcp_info(&self) -> Option<TcpInfo> {
-        match self.layer {
-            Layer::Tcp => sockopt::tcp_info(self.as_fd()),
-            Layer::Unix => None,
+        match self.peer {
+            Address::Inet(_) => sockopt::tcp_info(self.as_fd()),
+            Address::Unix(_) => None,
         }
     }
 
     /// The timer, for waits that are not I/O on this stream.
     pub fn timer(&mut self) -> &mut Timer {
         &mut self.timer
+    }
+
+    fn poll_read_uninit(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [MaybeUninit<u8>],
+    ) -> Poll<Result<usize, Errno>> {
+        match &mut self.layer {
+            Layer::Plain => self.socket.poll_read_uninit(cx, buffer),
+            Layer::Tls(session) => session.poll_read(cx, &mut self.socket, buffer),
+        }
+    }
+
+    /// The socket, where nothing stands between it and the application's bytes: for moving bytes past us.
+    pub(crate) fn plain_socket(&mut self) -> Option<&mut Socket> {
+        match self.layer {
+            Layer::Plain => Some(&mut self.socket),
+            Layer::Tls(_) => None,
+        }
     }
 
     pub(crate) fn or_timed_out<T>(
@@ -422,138 +419,11 @@ impl Stream {
         self.timer.poll_expired(cx, deadline).map(|()| Err(StreamError::TimedOut))
     }
 
-    fn poll_read_uninit(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut [MaybeUninit<u8>],
-    ) -> Poll<Result<usize, Errno>> {
-        debug_assert!(!buffer.is_empty(), "an empty buffer would read as the end of the data");
-        loop {
-            ready!(self.poll_readable_maybe(cx))?;
-            if let Some(count) = self.read_once(buffer)? {
-                return Poll::Ready(Ok(count));
-            }
-        }
-    }
-
-    /// One `read`; `None` where nothing is there.
-    fn read_once(&mut self, buffer: &mut [MaybeUninit<u8>]) -> Result<Option<usize>, Errno> {
-        let was_at_once = std::mem::take(&mut self.read_at_once);
-        loop {
-            // `recv` and `send` take a shorter way through the kernel than `read` and `write`.
-            match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
-                Ok(((filled, rest), _)) => {
-                    let count = filled.len();
-                    // A short read has emptied the socket; the end of the data must stay visible.
-                    if count > 0 && !rest.is_empty() {
-                        self.clear(Interest::READABLE);
-                    } else if count > 0 {
-                        // All of the buffer was filled: more may be there although the event loop, which may
-                        // not have run since, does not know.
-                        self.read_at_once = was_at_once;
-                    }
-                    return Ok(Some(count));
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.clear(Interest::READABLE);
-                    return Ok(None);
-                }
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-
-    /// One `writev`; `None` where the socket takes nothing.
-    fn writev_once(&mut self, parts: &[IoSlice<'_>]) -> Result<Option<usize>, Errno> {
-        /// `IOV_MAX` on Linux; more in one call is an error.
-        const PARTS_MAX: usize = 1024;
-        let parts = &parts[..parts.len().min(PARTS_MAX)];
-        loop {
-            let result = match parts {
-                [part] => rustix::net::send(&self.socket, part, SendFlags::NOSIGNAL),
-                parts => rustix::io::writev(&self.socket, parts),
-            };
-            match result {
-                Ok(count) => {
-                    if count < parts.iter().map(|part| part.len()).sum() {
-                        self.now_full();
-                    }
-                    return Ok(Some(count));
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.now_full();
-                    return Ok(None);
-                }
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-
-    pub(crate) fn now_full(&mut self) {
-        self.write_is_full = true;
-        self.clear(Interest::WRITABLE);
-    }
-
-    /// Ready when a write is worth trying.
-    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
-        if self.write_is_full {
-            let guard = ready!(self.socket.poll_write_ready(cx)).map_err(|error| errno_of(&error))?;
-            drop(guard);
-            self.write_is_full = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Ready when a read is worth trying.
-    pub(crate) fn poll_readable_maybe(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
-        if !self.read_at_once {
-            ready!(self.poll_ready_to_read(cx))?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// A read found nothing.
-    pub(crate) fn now_empty(&mut self) {
-        self.read_at_once = false;
-        self.clear(Interest::READABLE);
-    }
-
-    /// Ready (with true) when the event loop has reported something to read.
-    fn poll_ready_to_read(&self, cx: &mut Context<'_>) -> Poll<Result<bool, Errno>> {
-        // Dropping the guard keeps the readiness.
-        self.socket.poll_read_ready(cx).map(|result| match result {
-            Ok(_) => Ok(true),
-            Err(error) => Err(errno_of(&error)),
-        })
-    }
-
-    fn peek(&self) -> Result<usize, Errno> {
-        let mut byte = [0];
-        loop {
-            match rustix::net::recv(&self.socket, &mut byte[..], RecvFlags::PEEK) {
-                Ok((_, count)) => return Ok(count),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-
-    /// Forgets the readiness the event loop reported, but for the end of the data: the runtime keeps that.
-    /// Correct because nothing on this thread can report newer readiness between a system call and this.
-    fn clear(&self, interest: Interest) {
-        let _ = self.socket.try_io(interest, |_| -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) });
-    }
-
-    fn is_ready(&self, interest: Interest) -> bool {
-        self.socket.try_io(interest, |_| Ok(())).is_ok()
-    }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.fd.as_fd()
     }
 }
 

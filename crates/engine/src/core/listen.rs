@@ -76,6 +76,7 @@ impl Table {
             listen.proxy_protocol |= line.proxy_protocol;
             listen.ssl |= line.ssl;
             listen.http2 |= line.http2;
+            listen.sites.push(site);
             self.servers[at].push((site, server.clone(), line.span));
         }
     }
@@ -88,6 +89,7 @@ impl Table {
             ssl: false,
             http2: false,
             default_site: site,
+            sites: Vec::new(),
             names: HostTableBuilder::new().build(),
             regexes: Vec::new(),
         });
@@ -298,7 +300,6 @@ impl ListenLine {
             (b"default_server" | b"default", None) => self.default_server = true,
             (b"proxy_protocol", None) => self.proxy_protocol = true,
             (b"ssl", None) => {
-                build.refuse(Problem::unbuilt("the \"ssl\" parameter").on(word), node);
                 self.ssl = true;
             }
             (b"http2", None) => {

@@ -1,6 +1,7 @@
 //! The ways a connection ends, and the socket options that change how its bytes travel.
 
 use super::{Layer, Stream};
+use crate::address::Address;
 use crate::errno::Errno;
 use crate::timer::Deadline;
 use rustix::net::Shutdown;
@@ -8,8 +9,11 @@ use std::time::Duration;
 
 impl Stream {
     /// Ends our side: the peer sees the end of our data, and may still send.
-    pub fn shutdown_write(&self) -> Result<(), Errno> {
-        rustix::net::shutdown(&self.socket, Shutdown::Write)
+    pub fn shutdown_write(&mut self) -> Result<(), Errno> {
+        if let Layer::Tls(session) = &mut self.layer {
+            session.say_goodbye(&mut self.socket);
+        }
+        rustix::net::shutdown(&self.socket.fd, Shutdown::Write)
     }
 
     /// nginx's lingering close: ends our side, then reads and throws away what the peer still sends, so that the
@@ -33,25 +37,37 @@ impl Stream {
 
     /// Closes with a reset: the peer sees `Connection reset by peer`, and the kernel keeps nothing
     /// (nginx's `reset_timedout_connection`).
-    pub fn reset(self) {
+    pub fn reset(mut self) {
+        if let Layer::Tls(session) = &mut self.layer {
+            session.keep_silent();
+        }
         // Where it fails the connection is closed all the same.
-        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+        let _ = rustix::net::sockopt::set_socket_linger(&self.socket.fd, Some(Duration::ZERO));
     }
 
     /// `TCP_NODELAY`: small writes are sent at once. No effect on unix sockets.
     pub fn set_nodelay(&self, on: bool) -> Result<(), Errno> {
-        match self.layer {
-            Layer::Tcp => rustix::net::sockopt::set_tcp_nodelay(&self.socket, on),
-            Layer::Unix => Ok(()),
+        match self.peer {
+            Address::Inet(_) => rustix::net::sockopt::set_tcp_nodelay(&self.socket.fd, on),
+            Address::Unix(_) => Ok(()),
         }
     }
 
     /// `TCP_CORK` (nginx's `tcp_nopush`): only full packets are sent until it is switched off. No effect on unix
     /// sockets.
     pub fn set_cork(&self, on: bool) -> Result<(), Errno> {
-        match self.layer {
-            Layer::Tcp => rustix::net::sockopt::set_tcp_cork(&self.socket, on),
-            Layer::Unix => Ok(()),
+        match self.peer {
+            Address::Inet(_) => rustix::net::sockopt::set_tcp_cork(&self.socket.fd, on),
+            Address::Unix(_) => Ok(()),
+        }
+    }
+}
+
+impl Drop for Stream {
+    /// Says goodbye as TLS wants it, so that the peer can tell an end from a cut.
+    fn drop(&mut self) {
+        if let Layer::Tls(session) = &mut self.layer {
+            session.say_goodbye(&mut self.socket);
         }
     }
 }

@@ -1,0 +1,220 @@
+//! The socket under a stream: system calls, and what is known of its readiness.
+
+use super::Closed;
+use crate::errno::{Errno, errno_of};
+use rustix::net::{RecvFlags, SendFlags};
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A connected, non-blocking stream socket, watched by this thread's runtime.
+pub(crate) struct Socket {
+    pub(crate) fd: AsyncFd<OwnedFd>,
+    /// The next read is tried without waiting: the connection is new, or data was seen waiting.
+    pub(crate) read_at_once: bool,
+    /// The last write did not take everything: wait for room before the next.
+    pub(crate) write_is_full: bool,
+}
+
+impl Socket {
+    pub(crate) fn poll_read_uninit(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [MaybeUninit<u8>],
+    ) -> Poll<Result<usize, Errno>> {
+        debug_assert!(!buffer.is_empty(), "an empty buffer would read as the end of the data");
+        loop {
+            ready!(self.poll_readable_maybe(cx))?;
+            if let Some(count) = self.read_once(buffer)? {
+                return Poll::Ready(Ok(count));
+            }
+        }
+    }
+
+    /// One `read`; `None` where nothing is there.
+    pub(crate) fn read_once(&mut self, buffer: &mut [MaybeUninit<u8>]) -> Result<Option<usize>, Errno> {
+        let was_at_once = std::mem::take(&mut self.read_at_once);
+        loop {
+            // `recv` and `send` take a shorter way through the kernel than `read` and `write`.
+            match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
+                Ok(((filled, rest), _)) => {
+                    let count = filled.len();
+                    // A short read has emptied the socket; the end of the data must stay visible.
+                    if count > 0 && !rest.is_empty() {
+                        self.clear(Interest::READABLE);
+                    } else if count > 0 {
+                        // All of the buffer was filled: more may be there although the event loop, which may
+                        // not have run since, does not know.
+                        self.read_at_once = was_at_once;
+                    }
+                    return Ok(Some(count));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.clear(Interest::READABLE);
+                    return Ok(None);
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// One `writev`; `None` where the socket takes nothing.
+    pub(crate) fn writev_once(&mut self, parts: &[IoSlice<'_>]) -> Result<Option<usize>, Errno> {
+        /// `IOV_MAX` on Linux; more in one call is an error.
+        const PARTS_MAX: usize = 1024;
+        let parts = &parts[..parts.len().min(PARTS_MAX)];
+        loop {
+            let result = match parts {
+                [part] => rustix::net::send(&self.fd, part, SendFlags::NOSIGNAL),
+                parts => rustix::io::writev(&self.fd, parts),
+            };
+            match result {
+                Ok(count) => {
+                    if count < parts.iter().map(|part| part.len()).sum() {
+                        self.now_full();
+                    }
+                    return Ok(Some(count));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.now_full();
+                    return Ok(None);
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    pub(crate) fn now_full(&mut self) {
+        self.write_is_full = true;
+        self.clear(Interest::WRITABLE);
+    }
+
+    /// Ready when a write is worth trying.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
+        if self.write_is_full {
+            let guard = ready!(self.fd.poll_write_ready(cx)).map_err(|error| errno_of(&error))?;
+            drop(guard);
+            self.write_is_full = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when a read is worth trying.
+    pub(crate) fn poll_readable_maybe(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
+        if !self.read_at_once {
+            ready!(self.poll_ready_to_read(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A read found nothing.
+    pub(crate) fn now_empty(&mut self) {
+        self.read_at_once = false;
+        self.clear(Interest::READABLE);
+    }
+
+    /// Ready (with true) when the event loop has reported something to read.
+    pub(crate) fn poll_ready_to_read(&self, cx: &mut Context<'_>) -> Poll<Result<bool, Errno>> {
+        // Dropping the guard keeps the readiness.
+        self.fd.poll_read_ready(cx).map(|result| match result {
+            Ok(_) => Ok(true),
+            Err(error) => Err(errno_of(&error)),
+        })
+    }
+
+    pub(crate) fn peek(&self) -> Result<usize, Errno> {
+        let mut byte = [0];
+        loop {
+            match rustix::net::recv(&self.fd, &mut byte[..], RecvFlags::PEEK) {
+                Ok((_, count)) => return Ok(count),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Forgets the readiness the event loop reported, but for the end of the data: the runtime keeps that.
+    /// Correct because nothing on this thread can report newer readiness between a system call and this.
+    pub(crate) fn clear(&self, interest: Interest) {
+        let _ = self.fd.try_io(interest, |_| -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) });
+    }
+
+    pub(crate) fn is_ready(&self, interest: Interest) -> bool {
+        self.fd.try_io(interest, |_| Ok(())).is_ok()
+    }
+
+    /// Ready with the number of bytes the socket took.
+    pub(crate) fn poll_writev(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize, Errno>> {
+        loop {
+            ready!(self.poll_room(cx))?;
+            if let Some(count) = self.writev_once(parts)? {
+                return Poll::Ready(Ok(count));
+            }
+        }
+    }
+
+    /// One `sendfile` call; ready with its count.
+    pub(crate) fn poll_sendfile(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &File,
+        offset: u64,
+        len: usize,
+    ) -> Poll<Result<usize, Errno>> {
+        loop {
+            ready!(self.poll_room(cx))?;
+            let mut position = offset;
+            match rustix::fs::sendfile(&self.fd, file, Some(&mut position), len) {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.now_full(),
+                Err(errno) => return Poll::Ready(Err(errno)),
+            }
+        }
+    }
+
+    /// Ready when there is something to read.
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
+        loop {
+            if self.read_at_once || ready!(self.poll_ready_to_read(cx))? {
+                match self.peek() {
+                    Ok(_) => {
+                        self.read_at_once = true;
+                        return Poll::Ready(Ok(()));
+                    }
+                    Err(Errno::AGAIN) => self.now_empty(),
+                    Err(errno) => return Poll::Ready(Err(errno)),
+                }
+            }
+        }
+    }
+
+    /// Ready once the peer has closed or broken the connection.
+    pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        loop {
+            let guard = match ready!(self.fd.poll_read_ready(cx)) {
+                Ok(guard) => guard,
+                Err(error) => return Poll::Ready(Closed::Broken(errno_of(&error))),
+            };
+            let read_closed = guard.ready().is_read_closed();
+            drop(guard);
+            match self.peek() {
+                Ok(0) => return Poll::Ready(Closed::Ended),
+                // The end stands behind bytes that nobody has read yet.
+                Ok(_) if read_closed => return Poll::Ready(Closed::Ended),
+                Ok(_) => {
+                    self.read_at_once = true;
+                    self.clear(Interest::READABLE);
+                }
+                Err(Errno::AGAIN) => self.clear(Interest::READABLE),
+                Err(errno) => return Poll::Ready(Closed::Broken(errno)),
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Who we are: a certificate with its chain and its key, out of what files hold. Failures read as OpenSSL words them.
+
+use super::der::{Der, tag};
+use super::key::{self, KeyError};
+use super::{pem, x509};
+use rustls::SignatureAlgorithm;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
+use std::sync::Arc;
+
+/// A certificate with its chain and its key.
+#[derive(Clone, Debug)]
+pub struct Identity(pub(crate) Arc<CertifiedKey>);
+
+/// Why one cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentityError {
+    /// It is the certificate: what failed, in OpenSSL's words.
+    Certificate(String),
+    /// It is the key: what failed, in OpenSSL's words, and what to do about it.
+    Key(String, Option<String>),
+    /// They do not belong together.
+    Mismatch,
+}
+
+/// What is worth a word to whoever wrote the configuration, though the certificate can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Oddity {
+    /// It ended, at this time.
+    Expired(String),
+    /// It begins only then.
+    NotYetValid(String),
+    /// A certificate in the file did not issue the one before it.
+    WrongOrder,
+}
+
+impl Identity {
+    /// Makes an identity of the texts of two files.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read(certificate: &[u8], key: &[u8], passwords: &[Vec<u8>]) -> Result<Identity, IdentityError> {
+        let chain = chain(certificate).map_err(IdentityError::Certificate)?;
+        let unreadable = |error| {
+            let (what, help) = explain(error);
+            IdentityError::Key(what, help)
+        };
+        let key = key::read(&pem::sections(key), passwords).map_err(unreadable)?;
+        let signer = aws_lc_rs::default_provider().key_provider.load_private_key(key);
+        let signer = signer.map_err(|_| unreadable(KeyError::Malformed))?;
+        let parsed = x509::Certificate::parse(&chain[0]);
+        let own = parsed.as_ref().map(|certificate| certificate.public_key);
+        if let (Some(of_key), Some(of_certificate)) = (signer.public_key(), own)
+            && key_bits(&of_key) != key_bits(of_certificate)
+        {
+            return Err(IdentityError::Mismatch);
+        }
+        Ok(Identity(Arc::new(CertifiedKey::new(chain, signer))))
+    }
+
+    /// The kind of its key.
+    pub(crate) fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.key.algorithm()
+    }
+
+    /// What is odd about it at this time (seconds since 1970).
+    pub fn oddities(&self, now_seconds: i64) -> Vec<Oddity> {
+        let mut odd = Vec::new();
+        let chain: Vec<_> = self.0.cert.iter().filter_map(|der| x509::Certificate::parse(der)).collect();
+        if let Some(first) = chain.first() {
+            if first.not_after < now_seconds {
+                odd.extend(x509::time_text(first.validity[1]).map(Oddity::Expired));
+            }
+            if first.not_before > now_seconds {
+                odd.extend(x509::time_text(first.validity[0]).map(Oddity::NotYetValid));
+            }
+        }
+        if chain.windows(2).any(|pair| pair[0].issuer != pair[1].subject) {
+            odd.push(Oddity::WrongOrder);
+        }
+        odd
+    }
+
+    /// The certificates, the leaf first, as DER.
+    pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.cert.iter().map(|der| &der[..])
+    }
+}
+
+/// The bits of a public key, whatever is said about their algorithm.
+fn key_bits(public_key: &[u8]) -> Option<&[u8]> {
+    let mut parts = Der(public_key).inside(tag::SEQUENCE)?;
+    parts.expect(tag::SEQUENCE)?;
+    parts.expect(tag::BIT_STRING)
+}
+
+/// All certificates of a text, at least one.
+///
+/// # Errors
+/// In OpenSSL's words.
+pub(crate) fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let mut chain = Vec::new();
+    for section in pem::sections(text) {
+        if !matches!(&section.label[..], "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE") {
+            continue;
+        }
+        let call = if chain.is_empty() { "PEM_read_bio_X509_AUX" } else { "PEM_read_bio_X509" };
+        let der = section.der.ok_or_else(|| {
+            format!("{call}() failed (SSL: error:04800064:PEM routines::bad base64 decode)")
+        })?;
+        if x509::Certificate::parse(&der).is_none() {
+            return Err(format!("{call}() failed (SSL: error:0688010A:asn1 encoding routines::nested asn1 error)"));
+        }
+        chain.push(CertificateDer::from(der));
+    }
+    match chain.is_empty() {
+        true => Err("PEM_read_bio_X509_AUX() failed (SSL: error:0480006C:PEM routines::no start line:Expecting: \
+                     TRUSTED CERTIFICATE)"
+            .to_owned()),
+        false => Ok(chain),
+    }
+}
+
+/// A key's trouble in OpenSSL's words, and what to do.
+fn explain(error: KeyError) -> (String, Option<String>) {
+    let failed = |code: &str| format!("PEM_read_bio_PrivateKey() failed (SSL: error:{code})");
+    match error {
+        KeyError::NoKey => (
+            failed("0480006C:PEM routines::no start line:Expecting: ANY PRIVATE KEY"),
+            Some("the file holds no private key; is it the certificate's file?".to_owned()),
+        ),
+        KeyError::Malformed => (failed("1E08010C:DECODER routines::unsupported"), None),
+        KeyError::NoPassword => (
+            failed("0480006D:PEM routines::bad password read"),
+            Some("the key is encrypted: name a file with its password in \"ssl_password_file\"".to_owned()),
+        ),
+        KeyError::WrongPassword => (
+            failed("1C800064:Provider routines::bad decrypt"),
+            Some("none of the lines of \"ssl_password_file\" is the key's password".to_owned()),
+        ),
+        KeyError::Cipher(name) => (
+            failed("1E08010C:DECODER routines::unsupported"),
+            Some(format!(
+                "the key is encrypted with {name}, which is not supported; \
+                 write it anew with \"openssl pkcs8 -topk8 -v2 aes256\""
+            )),
+        ),
+    }
+}

@@ -1,0 +1,25 @@
+//! TLS: who we are, whom we trust, handshakes, and sessions that resume. On `rustls` with `aws-lc-rs`.
+//!
+//! A stream speaks TLS once its handshake is done ([`crate::stream::Stream::accept_tls`]); reads, writes and files then
+//! travel in records and nobody above notices.
+
+mod der;
+mod handshake;
+mod identity;
+mod key;
+pub mod names;
+mod pem;
+mod server;
+pub(crate) mod session;
+mod sessions;
+mod peer;
+mod verify;
+mod x509;
+
+pub use peer::Shown;
+pub use handshake::{Established, HandshakeError, Hello};
+pub use identity::{Identity, IdentityError, Oddity};
+pub use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SignatureScheme};
+pub use server::{ServerOptions, ServerSettings};
+pub use sessions::{SessionCache, TicketKeys};
+pub use verify::{Failure, Trust, Verified};
