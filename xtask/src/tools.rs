@@ -13,6 +13,12 @@ struct Tool {
 
 const TOOLS: &[Tool] = &[
     Tool { package: "nginx-light", why: "proves the specs", present: || find_nginx().is_some() },
+    Tool { package: "curl", why: "asks over HTTPS", present: || runs("curl", "--version") },
+    Tool {
+        package: "openssl",
+        why: "makes certificates, and asks as OpenSSL does",
+        present: || runs("openssl", "version"),
+    },
     Tool { package: "iproute2", why: "makes hosts in network namespaces", present: || runs("ip", "-V") },
     Tool {
         package: "nodejs",

@@ -123,8 +123,12 @@ async fn connection(thread: Rc<Thread>, mut stream: Stream, listen: Arc<Address>
         match Box::pin(tls::handshake(&thread, &facts, &mut stream, ahead, keep.end)).await {
             tls::Outcome::Secure(session) => {
                 facts.tls = true;
+                let http2 = session.established.alpn.as_deref() == Some(b"h2");
                 facts.session = Some(Rc::from(session));
                 ahead = Vec::new();
+                if http2 {
+                    return Box::pin(h2::serve(&thread, facts, stream, ahead)).await;
+                }
             }
             tls::Outcome::Plain(read) => ahead = read,
             tls::Outcome::Failed => return,

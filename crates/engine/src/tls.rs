@@ -10,7 +10,9 @@ use conf::{Diagnostic, Level, SourceMap};
 use http::Status;
 use net::stream::{Stream, StreamError};
 use net::timer::Deadline;
-use net::tls::{CipherSuite, Established, HandshakeError, NamedGroup, ServerSettings, SignatureScheme, Trust, Verified};
+use net::tls::{
+    CipherSuite, Established, HandshakeError, NamedGroup, ServerSettings, SignatureScheme, Trust, Verified,
+};
 use std::sync::Arc;
 
 /// How much of a first read decides whether a client speaks TLS, bytes; a usual hello fits.
@@ -20,6 +22,8 @@ const HELLO_READ_BYTES: usize = 2048;
 pub struct ServerTls {
     /// What it offers; none: it has no certificate, and the address's default server speaks for it.
     pub settings: Option<ServerSettings>,
+    /// The same with HTTP/2 besides.
+    pub settings_http2: Option<ServerSettings>,
     /// `ssl_reject_handshake`.
     pub reject_handshake: bool,
     /// `ssl_verify_client`.
@@ -151,7 +155,12 @@ async fn shake_hands(
     let default = snapshot.site(listener.default_site);
     let tls = server_tls(snapshot, named.unwrap_or(default));
     let refuses = tls.is_some_and(|tls| tls.reject_handshake);
-    let own = tls.and_then(|tls| tls.settings.as_ref()).or_else(|| default_settings(snapshot, default));
+    let http2 = named.unwrap_or(default).core.http2.0 || listener.http2;
+    let offered = |site: &Site| {
+        let tls = server_tls(snapshot, site)?;
+        if http2 { tls.settings_http2.as_ref() } else { tls.settings.as_ref() }
+    };
+    let own = offered(named.unwrap_or(default)).or_else(|| offered(default));
     let Some(settings) = own.filter(|_| !refuses) else {
         stream.reject_hello(hello);
         return Err(None);
@@ -170,10 +179,6 @@ async fn shake_hands(
         None => Verified::NoCertificate,
     };
     Ok(Session { established, is_named: named.is_some(), server_name, verified, offer })
-}
-
-fn default_settings<'s>(snapshot: &'s Snapshot, default: &Site) -> Option<&'s ServerSettings> {
-    server_tls(snapshot, default)?.settings.as_ref()
 }
 
 /// The server of a name on an address, exact, with a wildcard or by regular expression.
@@ -210,7 +215,9 @@ pub fn refusal(request: &mut Request<'_>, listener: &Listen) -> Option<Flow> {
         return Some(Flow::Deny(Status::MISDIRECTED_REQUEST));
     }
     match &session.verified {
-        Verified::Failed(failure) if tls.verify != VerifyClient::OptionalNoCa || !failure.is_about_trust() => {
+        Verified::Failed(failure)
+            if tls.verify != VerifyClient::OptionalNoCa || !failure.is_about_trust() =>
+        {
             request.log_error(Level::Info, format_args!("client SSL certificate verify error: ({failure})"));
             Some(Flow::Deny(Status::CERTIFICATE_ERROR))
         }
@@ -238,7 +245,9 @@ pub fn check(snapshot: &Snapshot, sources: &SourceMap, diagnostics: &mut Vec<Dia
         };
         if let Some(site) = bare {
             let (file, line, _) = sources.location(site.place);
-            let text = format!("no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in {file}:{line}");
+            let text = format!(
+                "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in {file}:{line}"
+            );
             let help = "name the certificate's file with \"ssl_certificate\" and its key with \"ssl_certificate_key\"";
             diagnostics.push(Diagnostic::emerg("tls", text).at(site.place).bare().help(help));
         }

@@ -34,6 +34,7 @@ mod referer;
 mod rewrite;
 mod secure_link;
 mod split_clients;
+mod ssl;
 mod static_files;
 mod stub_status;
 mod sub;
@@ -46,6 +47,7 @@ use engine::Module;
 
 /// All modules in order of execution.
 pub static MODULES: &[&Module] = &[
+    &ssl::MODULE,
     &upstream::MODULE,
     &map::MODULE,
     &geo::MODULE,

@@ -355,7 +355,8 @@ impl Stream {
     /// follows is a read, which waits on where the report was early.
     pub async fn stirred(&mut self, deadline: Deadline) -> Result<(), ReadError> {
         poll_fn(|cx| {
-            let ready = if self.has_data() { Poll::Ready(Ok(())) } else { self.socket.poll_readable_maybe(cx) };
+            let ready =
+                if self.has_data() { Poll::Ready(Ok(())) } else { self.socket.poll_readable_maybe(cx) };
             let ready = ready.map_err(StreamError::Os);
             self.or_timed_out(cx, deadline, ready)
         })
@@ -418,7 +419,6 @@ impl Stream {
         }
         self.timer.poll_expired(cx, deadline).map(|()| Err(StreamError::TimedOut))
     }
-
 }
 
 impl AsFd for Stream {

@@ -176,7 +176,7 @@ fn early_closes_are_seen_behind_unread_bytes() {
 #[test]
 fn idle_connections_are_told_from_dead_and_from_talking_ones() {
     run(async {
-        let (mut client, server) = pair().await;
+        let (mut client, mut server) = pair().await;
         assert!(server.is_idle_and_open());
         client.write_all(&mut [IoSlice::new(b"x")], soon()).await.expect("it is written");
         assert!(!server.is_idle_and_open());

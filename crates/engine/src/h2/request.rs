@@ -68,7 +68,7 @@ async fn run(begun: Begun) {
     let Begun { thread, snapshot, facts, parts, refusal, running } = begun;
     let Some(listener) = snapshot.listen_for(facts.local_address(), &facts.listen) else { return };
     let mut request = Request::new(&thread, &snapshot, &facts, snapshot.site(listener.default_site), parts);
-    request.begin(site_for(&snapshot, listener, &request.head));
+    request.begin(site_for(&snapshot, listener, &facts, &request.head));
     request.started_ms = net::clock::now_ms();
     request.received_bytes = request.head.length as u64;
     thread.count_request();
@@ -88,7 +88,7 @@ async fn run(begun: Begun) {
         }
         None => {
             prepare(&mut request, listener);
-            None
+            crate::tls::refusal(&mut request, listener)
         }
     };
     let mut driver = Driver::H2(Box::new(H2::new(running.shared.clone(), running.stream)));

@@ -116,7 +116,7 @@ impl Pools {
             pool.pop_front();
         }
         while let Some(at) = pool.iter().rposition(|idle| idle.address == *address) {
-            let idle = pool.remove(at)?;
+            let mut idle = pool.remove(at)?;
             // The peer may have closed it, or sent something nobody asked for: either makes it useless.
             if idle.connection.stream.seems_idle_and_open() {
                 return Some(idle.connection);
@@ -126,7 +126,13 @@ impl Pools {
     }
 
     /// Keeps a connection for later, if it may serve again; the one unused for longest makes room.
-    pub fn put(&self, owner: Owner, address: &Address, connection: Box<Connection>, settings: &Keepalive) {
+    pub fn put(
+        &self,
+        owner: Owner,
+        address: &Address,
+        mut connection: Box<Connection>,
+        settings: &Keepalive,
+    ) {
         let now_ms = net::clock::now_ms();
         let worn = connection.requests >= settings.requests_max
             || now_ms.saturating_sub(connection.made_ms) >= settings.time_ms;

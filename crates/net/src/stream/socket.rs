@@ -150,7 +150,11 @@ impl Socket {
     }
 
     /// Ready with the number of bytes the socket took.
-    pub(crate) fn poll_writev(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<Result<usize, Errno>> {
+    pub(crate) fn poll_writev(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<Result<usize, Errno>> {
         loop {
             ready!(self.poll_room(cx))?;
             if let Some(count) = self.writev_once(parts)? {

@@ -8,7 +8,8 @@ use crate::stream::{Layer, Stream, StreamError};
 use crate::timer::Deadline;
 use rustls::server::{Accepted, Acceptor, ClientHello};
 use rustls::{
-    AlertDescription, CipherSuite, Connection, Error, HandshakeKind, NamedGroup, PeerIncompatible, ProtocolVersion,
+    AlertDescription, CipherSuite, Connection, Error, HandshakeKind, NamedGroup, PeerIncompatible,
+    ProtocolVersion,
 };
 use std::fmt;
 use std::future::poll_fn;
@@ -81,10 +82,16 @@ fn openssl_words(error: &Error) -> Option<String> {
             let code = 0x0a00_03e8 + u32::from(number);
             return Some(format!("{code:08X}:SSL routines::{name}:SSL alert number {number}"));
         }
-        Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => "0A00010B:SSL routines::wrong version number",
+        Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            "0A00010B:SSL routines::wrong version number"
+        }
         Error::InvalidMessage(_) => "0A000126:SSL routines::unexpected eof while reading",
-        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => "0A0000C1:SSL routines::no shared cipher",
-        Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => "0A000065:SSL routines::no suitable key share",
+        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => {
+            "0A0000C1:SSL routines::no shared cipher"
+        }
+        Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => {
+            "0A000065:SSL routines::no suitable key share"
+        }
         Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon) => {
             "0A000076:SSL routines::no suitable signature algorithm"
         }
@@ -256,8 +263,12 @@ impl Stream {
         .await?;
         let established = Established::of(&connection, session_id);
         let established = established.ok_or(HandshakeError::Failed(Box::new(Error::HandshakeNotComplete)))?;
-        // What we still owe (tickets, our last message) leaves with the first bytes, or when we begin to wait.
-        self.layer = Layer::Tls(Box::new(Session::new(connection)));
+        let mut session = Box::new(Session::new(connection));
+        // What we still owe (our last message, tickets) leaves with the answer where a request is there already.
+        if !session.has_data() {
+            session.write_records(&mut self.socket).map_err(HandshakeError::Os)?;
+        }
+        self.layer = Layer::Tls(session);
         Ok(established)
     }
 
@@ -297,4 +308,3 @@ impl Stream {
         }
     }
 }
-

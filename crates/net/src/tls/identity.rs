@@ -110,14 +110,18 @@ pub(crate) fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String>
             format!("{call}() failed (SSL: error:04800064:PEM routines::bad base64 decode)")
         })?;
         if x509::Certificate::parse(&der).is_none() {
-            return Err(format!("{call}() failed (SSL: error:0688010A:asn1 encoding routines::nested asn1 error)"));
+            return Err(format!(
+                "{call}() failed (SSL: error:0688010A:asn1 encoding routines::nested asn1 error)"
+            ));
         }
         chain.push(CertificateDer::from(der));
     }
     match chain.is_empty() {
-        true => Err("PEM_read_bio_X509_AUX() failed (SSL: error:0480006C:PEM routines::no start line:Expecting: \
+        true => {
+            Err("PEM_read_bio_X509_AUX() failed (SSL: error:0480006C:PEM routines::no start line:Expecting: \
                      TRUSTED CERTIFICATE)"
-            .to_owned()),
+                .to_owned())
+        }
         false => Ok(chain),
     }
 }

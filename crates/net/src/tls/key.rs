@@ -3,7 +3,9 @@
 
 use super::der::{Der, small_number, tag};
 use super::pem::Section;
-use aws_lc_rs::cipher::{AES_128, AES_192, AES_256, Algorithm, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
+use aws_lc_rs::cipher::{
+    AES_128, AES_192, AES_256, Algorithm, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey,
+};
 use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::pbkdf2;
 use md5::{Digest, Md5};
@@ -89,7 +91,11 @@ fn open_pkcs8(der: &[u8], password: &[u8]) -> Result<Vec<u8>, KeyError> {
     let parts = || {
         let mut outer = Der(der).inside(tag::SEQUENCE)?;
         let mut algorithm = outer.inside(tag::SEQUENCE)?;
-        Some((algorithm.expect(tag::OID)?, algorithm.inside(tag::SEQUENCE)?, outer.expect(tag::OCTET_STRING)?))
+        Some((
+            algorithm.expect(tag::OID)?,
+            algorithm.inside(tag::SEQUENCE)?,
+            outer.expect(tag::OCTET_STRING)?,
+        ))
     };
     let (scheme, mut parameters, content) = parts().ok_or(KeyError::Malformed)?;
     if scheme != PBES2 {
@@ -109,14 +115,16 @@ fn open_pkcs8(der: &[u8], password: &[u8]) -> Result<Vec<u8>, KeyError> {
         other => return Err(KeyError::Cipher(super::x509::dotted(other))),
     };
     let vector = cipher.expect(tag::OCTET_STRING).filter(|v| v.len() == 16).ok_or(KeyError::Malformed)?;
-    let key = derive(derivation.inside(tag::SEQUENCE).ok_or(KeyError::Malformed)?, key_bytes(algorithm), password)?;
+    let key =
+        derive(derivation.inside(tag::SEQUENCE).ok_or(KeyError::Malformed)?, key_bytes(algorithm), password)?;
     decrypt(algorithm, &key, vector, content)
 }
 
 /// PBKDF2 with the parameters of a file.
 fn derive(mut parameters: Der<'_>, bytes: usize, password: &[u8]) -> Result<Vec<u8>, KeyError> {
     let salt = parameters.expect(tag::OCTET_STRING).ok_or(KeyError::Malformed)?;
-    let rounds = parameters.expect(tag::INTEGER).and_then(small_number).filter(|rounds| *rounds <= ROUNDS_MAX);
+    let rounds =
+        parameters.expect(tag::INTEGER).and_then(small_number).filter(|rounds| *rounds <= ROUNDS_MAX);
     let rounds = rounds.and_then(|rounds| NonZeroU32::new(rounds as u32)).ok_or(KeyError::Malformed)?;
     let _key_length = parameters.optional(tag::INTEGER);
     let function = match parameters.inside(tag::SEQUENCE).and_then(|mut function| function.expect(tag::OID)) {

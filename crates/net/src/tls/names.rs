@@ -42,16 +42,57 @@ const CIPHERS: [(&str, CipherSuite, &[&str]); 6] = [
 ];
 
 /// Words that name all of [`CIPHERS`].
-const ALL_CIPHERS: [&str; 11] = [
-    "ALL", "DEFAULT", "HIGH", "ECDHE", "EECDH", "kECDHE", "kEECDH", "ECDH", "TLSv1.2", "FIPS", "AEAD",
-];
+const ALL_CIPHERS: [&str; 11] =
+    ["ALL", "DEFAULT", "HIGH", "ECDHE", "EECDH", "kECDHE", "kEECDH", "ECDH", "TLSv1.2", "FIPS", "AEAD"];
 
 /// Words that name groups of which nothing exists here: not worth a warning, since lists mostly exclude them.
 const NO_CIPHERS: [&str; 46] = [
-    "COMPLEMENTOFALL", "COMPLEMENTOFDEFAULT", "MEDIUM", "LOW", "EXP", "EXPORT", "EXPORT40", "EXPORT56", "eNULL",
-    "NULL", "aNULL", "kRSA", "RSA", "kDHE", "kEDH", "DHE", "EDH", "DH", "ADH", "AECDH", "DSS", "aDSS", "aDH",
-    "SSLv2", "SSLv3", "TLSv1", "TLSv1.0", "AESCCM", "AESCCM8", "ARIA", "ARIA128", "ARIA256", "CAMELLIA",
-    "CAMELLIA128", "CAMELLIA256", "3DES", "DES", "RC4", "RC2", "IDEA", "SEED", "MD5", "SHA", "SHA1", "PSK", "SRP",
+    "COMPLEMENTOFALL",
+    "COMPLEMENTOFDEFAULT",
+    "MEDIUM",
+    "LOW",
+    "EXP",
+    "EXPORT",
+    "EXPORT40",
+    "EXPORT56",
+    "eNULL",
+    "NULL",
+    "aNULL",
+    "kRSA",
+    "RSA",
+    "kDHE",
+    "kEDH",
+    "DHE",
+    "EDH",
+    "DH",
+    "ADH",
+    "AECDH",
+    "DSS",
+    "aDSS",
+    "aDH",
+    "SSLv2",
+    "SSLv3",
+    "TLSv1",
+    "TLSv1.0",
+    "AESCCM",
+    "AESCCM8",
+    "ARIA",
+    "ARIA128",
+    "ARIA256",
+    "CAMELLIA",
+    "CAMELLIA128",
+    "CAMELLIA256",
+    "3DES",
+    "DES",
+    "RC4",
+    "RC2",
+    "IDEA",
+    "SEED",
+    "MD5",
+    "SHA",
+    "SHA1",
+    "PSK",
+    "SRP",
 ];
 
 const TLS13_CIPHERS: [(&str, CipherSuite); 3] = [
@@ -119,9 +160,8 @@ fn ciphers_of(name: &str) -> Option<Vec<CipherSuite>> {
         if !known {
             return None;
         }
-        found.retain(|(name, _, words)| {
-            ALL_CIPHERS.contains(&word) || *name == word || words.contains(&word)
-        });
+        found
+            .retain(|(name, _, words)| ALL_CIPHERS.contains(&word) || *name == word || words.contains(&word));
     }
     Some(found.into_iter().map(|(_, suite, _)| *suite).collect())
 }
@@ -269,12 +309,18 @@ mod tests {
             assert_eq!((found, missing), (all.clone(), vec![]), "{list}");
         }
         let cases: [(&str, &[&str], &[&str]); 6] = [
-            ("ECDHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES128-GCM-SHA256",
-             &["ECDHE-RSA-AES128-GCM-SHA256"], &["DHE-RSA-AES128-GCM-SHA256"]),
+            (
+                "ECDHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES128-GCM-SHA256",
+                &["ECDHE-RSA-AES128-GCM-SHA256"],
+                &["DHE-RSA-AES128-GCM-SHA256"],
+            ),
             ("ECDHE+AES256+aRSA", &["ECDHE-RSA-AES256-GCM-SHA384"], &[]),
             ("!ECDSA:AES128", &["ECDHE-RSA-AES128-GCM-SHA256"], &[]),
-            ("CHACHA20:-aRSA:aRSA+CHACHA20",
-             &["ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"], &[]),
+            (
+                "CHACHA20:-aRSA:aRSA+CHACHA20",
+                &["ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"],
+                &[],
+            ),
             ("kRSA+AES", &[], &[]),
             ("AES128-SHA:AES128-SHA:!NOBODY", &[], &["AES128-SHA"]),
         ];

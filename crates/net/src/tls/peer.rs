@@ -1,7 +1,7 @@
 //! A peer's certificate as variables show it.
 
-use super::x509::{Certificate, name_legacy, name_rfc2253, time_text};
 use super::pem;
+use super::x509::{Certificate, name_legacy, name_rfc2253, time_text};
 use sha1::{Digest, Sha1};
 use std::fmt::Write;
 

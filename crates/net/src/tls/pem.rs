@@ -48,7 +48,8 @@ pub(crate) fn encode(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut base64 = String::with_capacity(der.len() / 3 * 4 + 4);
     for chunk in der.chunks(3) {
-        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let bits =
+            chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
         for place in 0..4 {
             let index = bits >> (18 - 6 * place) & 63;
             base64.push(if place <= chunk.len() { char::from(ALPHABET[index as usize]) } else { '=' });
@@ -66,7 +67,7 @@ pub(crate) fn encode(label: &str, der: &[u8]) -> String {
 fn decode(base64: &[u8]) -> Option<Vec<u8>> {
     let end = base64.iter().position(|byte| *byte == b'=').unwrap_or(base64.len());
     let (digits, padding) = base64.split_at(end);
-    if padding.len() > 2 || padding.iter().any(|byte| *byte != b'=') || base64.len() % 4 != 0 {
+    if padding.len() > 2 || padding.iter().any(|byte| *byte != b'=') || !base64.len().is_multiple_of(4) {
         return None;
     }
     let mut out = Vec::with_capacity(digits.len() / 4 * 3 + 3);

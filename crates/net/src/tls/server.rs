@@ -3,9 +3,13 @@
 use super::identity::Identity;
 use super::sessions::{SessionCache, Storage, TicketKeys, Tickets, digest_of};
 use super::{names, verify};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, NamedGroup, SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion, version};
+use rustls::{
+    CipherSuite, NamedGroup, SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion, version,
+};
 use std::sync::Arc;
 
 /// How much a client may send before its handshake is done, bytes (nginx's `NGX_SSL_BUFSIZE`, as OpenSSL has it).
@@ -96,7 +100,9 @@ impl ServerSettings {
             None => Arc::new(NoServerSessionStorage {}),
         };
         match &options.tickets {
-            Some(keys) => config.ticketer = Arc::new(Tickets { keys: keys.clone(), context, lifetime_seconds }),
+            Some(keys) => {
+                config.ticketer = Arc::new(Tickets { keys: keys.clone(), context, lifetime_seconds })
+            }
             None if options.cache.is_none() => config.send_tls13_tickets = 0,
             None => {}
         }
@@ -106,10 +112,10 @@ impl ServerSettings {
         Ok(ServerSettings { config: Arc::new(config) })
     }
 
-    /// The same with other identities: those that variables named.
-    pub fn with_identities(&self, identities: Vec<Identity>) -> ServerSettings {
+    /// The same with other application protocols, in order.
+    pub fn with_protocols(&self, protocols: &[&[u8]]) -> ServerSettings {
         let mut config = ServerConfig::clone(&self.config);
-        config.cert_resolver = Arc::new(Resolver { identities });
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         ServerSettings { config: Arc::new(config) }
     }
 }

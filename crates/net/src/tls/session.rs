@@ -106,7 +106,9 @@ impl Session {
                 Err(_) => break,
             };
             let count = chunk.len().min(room.len() - filled);
-            room[filled..filled + count].write_copy_of_slice(&chunk[..count]);
+            for (place, byte) in room[filled..filled + count].iter_mut().zip(chunk) {
+                place.write(*byte);
+            }
             reader.consume(count);
             filled += count;
         }
@@ -214,14 +216,17 @@ impl Session {
     /// Puts bytes of a new write into records; those of a write that is repeated are in there.
     fn encrypt(&mut self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
         if self.accepted == 0 {
-            self.accepted =
-                self.connection.writer().write_vectored(parts).map_err(|_| Errno::PIPE)?;
+            self.accepted = self.connection.writer().write_vectored(parts).map_err(|_| Errno::PIPE)?;
         }
         Ok(())
     }
 
     /// Ready when the kernel has all records.
-    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<Result<(), Errno>> {
+    pub(crate) fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket,
+    ) -> Poll<Result<(), Errno>> {
         loop {
             ready!(socket.poll_room(cx))?;
             if self.write_records(socket)? {
@@ -231,7 +236,7 @@ impl Session {
     }
 
     /// Writes records until the socket takes no more; true when all are written.
-    fn write_records(&mut self, socket: &mut Socket) -> Result<bool, Errno> {
+    pub(crate) fn write_records(&mut self, socket: &mut Socket) -> Result<bool, Errno> {
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut Wire(socket)) {
                 Ok(_) => {}

@@ -10,7 +10,9 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme,
+};
 
 /// Takes any client certificate whose key the client has.
 #[derive(Debug)]
@@ -172,7 +174,8 @@ const NOT_YET_VALID: Failure = Failure { number: 9, words: "certificate is not y
 const EXPIRED: Failure = Failure { number: 10, words: "certificate has expired" };
 const CRL_EXPIRED: Failure = Failure { number: 12, words: "CRL has expired" };
 const SELF_SIGNED: Failure = Failure { number: 18, words: "self-signed certificate" };
-const SELF_SIGNED_CHAIN: Failure = Failure { number: 19, words: "self-signed certificate in certificate chain" };
+const SELF_SIGNED_CHAIN: Failure =
+    Failure { number: 19, words: "self-signed certificate in certificate chain" };
 const NO_ISSUER: Failure = Failure { number: 20, words: "unable to get local issuer certificate" };
 const NO_LEAF_ISSUER: Failure = Failure { number: 21, words: "unable to verify the first certificate" };
 const TOO_LONG: Failure = Failure { number: 22, words: "certificate chain too long" };
@@ -192,29 +195,11 @@ const FOR_ANYTHING: &[u8] = &[0x55, 0x1d, 0x25, 0];
 const CHAIN_MAX: usize = 16;
 
 impl Trust {
-    /// Trust in the certificates of a text, with revocation lists.
-    ///
-    /// # Errors
-    /// In OpenSSL's words: there is no certificate in it, or no list in the other.
-    pub fn read(text: &[u8], lists: Option<&[u8]>, depth_max: usize) -> Result<Trust, String> {
-        let chain = super::identity::chain(text)?;
-        let mut trust = Trust { depth_max, ..Trust::default() };
-        trust.authorities = chain.into_iter().map(|der| der.to_vec()).collect();
-        if let Some(text) = lists {
-            trust.lists = read_lists(text)?;
-        }
-        Ok(trust)
-    }
-
     /// Trust in the authorities the system trusts.
-    pub fn of_system(lists: Option<&[u8]>, depth_max: usize) -> Result<Trust, String> {
+    pub fn of_system(depth_max: usize) -> Trust {
         let found = rustls_native_certs::load_native_certs();
-        let mut trust = Trust { depth_max, ..Trust::default() };
-        trust.authorities = found.certs.into_iter().map(|der| der.to_vec()).collect();
-        if let Some(text) = lists {
-            trust.lists = read_lists(text)?;
-        }
-        Ok(trust)
+        let authorities = found.certs.into_iter().map(|der| der.to_vec()).collect();
+        Trust { authorities, depth_max, ..Trust::default() }
     }
 
     /// Trust in nobody: `optional_no_ca` without authorities.
@@ -225,9 +210,18 @@ impl Trust {
     /// Adds the certificates of a text.
     ///
     /// # Errors
-    /// As [`Trust::read`].
+    /// In OpenSSL's words: there is none in it.
     pub fn add(&mut self, text: &[u8]) -> Result<(), String> {
         self.authorities.extend(super::identity::chain(text)?.into_iter().map(|der| der.to_vec()));
+        Ok(())
+    }
+
+    /// Takes back what the revocation lists of a text take back.
+    ///
+    /// # Errors
+    /// In OpenSSL's words: there is no list in it.
+    pub fn revoke(&mut self, text: &[u8]) -> Result<(), String> {
+        self.lists.extend(read_lists(text)?);
         Ok(())
     }
 
@@ -327,7 +321,9 @@ impl Trust {
                 }
                 below += u64::from(!certificate.is_self_issued());
             }
-            let allows = |purposes: &Vec<&[u8]>| purposes.iter().any(|known| *known == purpose || *known == FOR_ANYTHING);
+            let allows = |purposes: &Vec<&[u8]>| {
+                purposes.iter().any(|known| *known == purpose || *known == FOR_ANYTHING)
+            };
             if !extensions.purposes.as_ref().is_none_or(allows) {
                 return Err(PURPOSE);
             }

@@ -100,19 +100,7 @@ impl<'a> Certificate<'a> {
     pub(crate) fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
     }
-
-    /// The DNS names and, apart, the IP addresses it is for.
-    pub(crate) fn alternative_names(&self) -> impl Iterator<Item = Value<'a>> {
-        self.extensions.names.map(Der).into_iter().flatten()
-    }
-
-    /// The last common name of the subject.
-    pub(crate) fn common_name(&self) -> Option<&'a [u8]> {
-        attributes(self.subject).filter(|(oid, _)| *oid == OID_COMMON_NAME).last().map(|(_, value)| value.content)
-    }
 }
-
-const OID_COMMON_NAME: &[u8] = &[0x55, 4, 3];
 
 impl<'a> Extensions<'a> {
     fn parse(list: Der<'a>) -> Option<Extensions<'a>> {
@@ -137,7 +125,8 @@ impl<'a> Extensions<'a> {
                 }
                 // extKeyUsage
                 [0x55, 0x1d, 37] => {
-                    all.purposes = Some(value.inside(tag::SEQUENCE)?.map(|purpose| purpose.content).collect());
+                    all.purposes =
+                        Some(value.inside(tag::SEQUENCE)?.map(|purpose| purpose.content).collect());
                 }
                 // subjectAltName
                 [0x55, 0x1d, 17] => all.names = Some(value.expect(tag::SEQUENCE)?),

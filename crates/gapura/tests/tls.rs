@@ -1,0 +1,275 @@
+//! HTTPS as real clients see it: curl and OpenSSL against the program, with certificates made on the spot. Left out,
+//! with a word, where those programs are missing.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use support::server::Server;
+use support::{is_installed, nothing_may_be_skipped};
+
+/// Runs a program in a folder and gives what it wrote, both streams.
+fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    let output = command.args(arguments).current_dir(folder).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+/// Are the clients here? Where nothing may be left out, they must be.
+fn clients_are_missing() -> bool {
+    let missing = !is_installed("curl") || !is_installed("openssl");
+    assert!(!missing || !nothing_may_be_skipped(), "curl and openssl are needed");
+    if missing {
+        println!("LEFT OUT: install curl and openssl");
+    }
+    missing
+}
+
+/// A self-signed certificate with its key: `NAME.crt` and `NAME.key`.
+fn make_certificate(folder: &Path, name: &str, kind: &[&str], subject: &str) {
+    let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
+    let files = ["-nodes", "-keyout", &key, "-out", &certificate, "-days", "2", "-subj", subject];
+    let made = run(folder, "openssl", &[&["req", "-x509", "-newkey"], kind, &files].concat());
+    assert!(folder.join(&certificate).exists(), "{made}");
+}
+
+const RSA: &[&str] = &["rsa:2048"];
+const ECDSA: &[&str] = &["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
+
+const CONFIGURATION: &str = "
+error_log error.log info;
+pid pid;
+events { }
+http {
+    access_log off;
+    ssl_certificate rsa.crt;
+    ssl_certificate_key rsa.key;
+    ssl_certificate ec.crt;
+    ssl_certificate_key ec.key;
+    ssl_session_cache shared:tls:1m;
+    server {
+        listen %HOST%:8443 ssl;
+        root .;
+        location = /seen { return 200 \"$https $ssl_protocol $ssl_cipher $ssl_session_reused\\n\"; }
+        location = /moved { return 302 /there; }
+    }
+    server {
+        listen %HOST%:8443 ssl;
+        server_name clients.example;
+        ssl_verify_client on;
+        ssl_client_certificate authority.crt;
+        return 200 \"$ssl_client_verify $ssl_client_s_dn\\n\";
+    }
+    server {
+        listen %HOST%:8444 ssl;
+        ssl_reject_handshake on;
+    }
+    server {
+        listen %HOST%:8445 ssl;
+        ssl_session_cache shared:tls:1m;
+        ssl_session_tickets off;
+        return 200 \"$ssl_session_reused\\n\";
+    }
+}
+";
+
+/// A server with its certificates; none where the clients are missing.
+fn server(name: &str) -> Option<Server> {
+    if clients_are_missing() {
+        return None;
+    }
+    let server = Server::new(name, CONFIGURATION);
+    let folder = server.folder.path();
+    make_certificate(folder, "rsa", RSA, "/CN=rsa.example");
+    make_certificate(folder, "ec", ECDSA, "/CN=ec.example");
+    make_certificate(folder, "authority", RSA, "/CN=authority");
+    make_certificate(folder, "stranger", ECDSA, "/CN=stranger");
+    run(
+        folder,
+        "openssl",
+        &[
+            "req",
+            "-new",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            "client.key",
+            "-out",
+            "client.csr",
+            "-subj",
+            "/O=Org, Inc/CN=client",
+        ],
+    );
+    run(
+        folder,
+        "openssl",
+        &[
+            "x509",
+            "-req",
+            "-in",
+            "client.csr",
+            "-CA",
+            "authority.crt",
+            "-CAkey",
+            "authority.key",
+            "-CAcreateserial",
+            "-out",
+            "client.crt",
+        ],
+    );
+    std::fs::write(folder.join("large"), vec![b'x'; 1 << 20]).expect("the folder is ours");
+    server.start();
+    Some(server)
+}
+
+impl Visitor<'_> {
+    fn curl(&self, url: &str, options: &[&str]) -> String {
+        let url = url.replace("HOST", &self.0.host);
+        let named = format!("clients.example:8443:{}:8443", self.0.host);
+        let usual = ["-sk", "--max-time", "10", "--connect-to", &named, &url];
+        run(self.0.folder.path(), "curl", &[&usual[..], options].concat())
+    }
+
+    fn openssl(&self, port: u16, options: &[&str]) -> String {
+        let to = format!("{}:{port}", self.0.host);
+        run(self.0.folder.path(), "openssl", &[&["s_client", "-connect", &to], options].concat())
+    }
+}
+
+/// Somebody who looks at a server.
+struct Visitor<'a>(&'a Server);
+
+#[test]
+fn requests_over_tls() {
+    let Some(server) = server("tls-requests") else { return };
+    let visitor = Visitor(&server);
+    let seen = visitor.curl("https://HOST:8443/seen", &[]);
+    assert_eq!(seen, "on TLSv1.3 TLS_AES_256_GCM_SHA384 .\n");
+    let seen = visitor
+        .curl("https://HOST:8443/seen", &["--tls-max", "1.2", "--ciphers", "ECDHE-RSA-AES128-GCM-SHA256"]);
+    assert_eq!(seen, "on TLSv1.2 ECDHE-RSA-AES128-GCM-SHA256 .\n");
+    let moved = visitor.curl("https://HOST:8443/moved", &["-o", "/dev/null", "-w", "%{redirect_url}"]);
+    assert_eq!(moved, format!("https://{}:8443/there", server.host));
+    let plain = visitor.curl("http://HOST:8443/", &[]);
+    assert!(plain.contains("400 The plain HTTP request was sent to HTTPS port"), "{plain}");
+    let length = visitor.curl("https://HOST:8443/large", &["-o", "large.read", "-w", "%{size_download}"]);
+    assert_eq!(length, (1 << 20).to_string());
+    assert!(
+        std::fs::read(server.path("large.read")).expect("curl wrote it").iter().all(|byte| *byte == b'x')
+    );
+}
+
+#[test]
+fn certificates_by_what_clients_can_check() {
+    let Some(server) = server("tls-certificates") else { return };
+    let visitor = Visitor(&server);
+    for (options, subject) in [
+        (&["-sigalgs", "RSA-PSS+SHA256"][..], "CN = rsa.example"),
+        (&["-sigalgs", "ECDSA+SHA256"], "CN = ec.example"),
+        (&["-tls1_2", "-cipher", "aRSA"], "CN = rsa.example"),
+        (&["-tls1_2", "-cipher", "aECDSA"], "CN = ec.example"),
+    ] {
+        let said = visitor.openssl(8443, options);
+        assert!(said.replace("CN=", "CN = ").contains(subject), "{options:?}: {said}");
+    }
+    let refused = visitor.openssl(8444, &[]);
+    assert!(refused.contains("alert number 112"), "{refused}");
+}
+
+#[test]
+fn client_certificates() {
+    let Some(server) = server("tls-clients") else { return };
+    let visitor = Visitor(&server);
+    let url = "https://clients.example:8443/";
+    let known = visitor.curl(url, &["--cert", "client.crt", "--key", "client.key"]);
+    assert_eq!(known, "SUCCESS CN=client,O=Org\\, Inc\n");
+    let none = visitor.curl(url, &[]);
+    assert!(none.contains("400 No required SSL certificate was sent"), "{none}");
+    let stranger = visitor.curl(url, &["--cert", "stranger.crt", "--key", "stranger.key"]);
+    assert!(stranger.contains("400 The SSL certificate error"), "{stranger}");
+    assert!(server.log().contains("client SSL certificate verify error: (18:self-signed certificate)"));
+    let other = visitor.curl(url, &["-H", "Host: other.example"]);
+    assert_eq!(other.contains("421 Misdirected"), false, "the default server asks for nothing: {other}");
+}
+
+#[test]
+fn sessions_resume_also_over_a_reload() {
+    let Some(server) = server("tls-sessions") else { return };
+    let visitor = Visitor(&server);
+    for port in [8443, 8445] {
+        let first = visitor.openssl(port, &["-tls1_2", "-sess_out", "session"]);
+        assert!(first.contains("New, TLSv1.2"), "{first}");
+        let again = visitor.openssl(port, &["-tls1_2", "-sess_in", "session"]);
+        assert!(again.contains("Reused, TLSv1.2"), "{port}: {again}");
+        server.says(&["-s", "reload"], 0);
+        let reloaded = visitor.openssl(port, &["-tls1_2", "-sess_in", "session"]);
+        assert!(reloaded.contains("Reused, TLSv1.2"), "{port}, reloaded: {reloaded}");
+    }
+    // Tickets of one server are worth nothing at another with other certificates.
+    let text = CONFIGURATION.replace("ssl_certificate rsa", "ssl_certificate stranger");
+    server.write(&text.replace("ssl_certificate_key rsa", "ssl_certificate_key stranger"));
+    server.says(&["-s", "reload"], 0);
+    let changed = visitor.openssl(8443, &["-tls1_2", "-sess_in", "session"]);
+    assert!(changed.contains("New, TLSv1.2"), "{changed}");
+}
+
+#[test]
+fn what_is_wrong_with_files() {
+    let Some(server) = server("tls-files") else { return };
+    let test = |changes: &[(&str, &str)]| {
+        let mut text = CONFIGURATION.to_owned();
+        for (from, to) in changes {
+            text = text.replace(from, to);
+        }
+        server.write(&text);
+        server.says(&["-t"], 1)
+    };
+    let said = test(&[("ssl_certificate rsa.crt", "ssl_certificate missing.crt")]);
+    let path = server.path("missing.crt");
+    let expected = format!(
+        "cannot load certificate \"{0}\": BIO_new_file() failed (SSL: error:80000002:system library::No such file or \
+         directory:calling fopen({0}, r) error:10000080:BIO routines::no such file)",
+        path.display()
+    );
+    assert!(said.contains(&expected), "{said}");
+    let said = test(&[("ssl_certificate_key rsa.key", "ssl_certificate_key stranger.key")]);
+    assert!(
+        said.contains("failed (SSL: error:05800074:x509 certificate routines::key values mismatch)"),
+        "{said}"
+    );
+    let said = test(&[("    ssl_certificate", "    #")]);
+    assert!(
+        said.contains("no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in "),
+        "{said}"
+    );
+    let said =
+        test(&[("ssl_session_cache shared:tls:1m;\n    server", "ssl_ciphers AES128-SHA;\n    server")]);
+    assert!(said.contains("SSL_CTX_set_cipher_list(\"AES128-SHA\") failed"), "{said}");
+}
+
+#[test]
+fn encrypted_keys() {
+    let Some(server) = server("tls-keys") else { return };
+    let folder = server.folder.path();
+    std::fs::write(folder.join("words"), "wrong\nright\n").expect("the folder is ours");
+    let older =
+        ["rsa", "-in", "rsa.key", "-traditional", "-aes256", "-passout", "pass:right", "-out", "older.key"];
+    let newer =
+        ["pkcs8", "-topk8", "-in", "ec.key", "-v2", "aes256", "-passout", "pass:right", "-out", "newer.key"];
+    for arguments in [&older[..], &newer, &["ec", "-in", "ec.key", "-out", "sec1.key"]] {
+        run(folder, "openssl", arguments);
+    }
+    let keys =
+        CONFIGURATION.replace("_key rsa.key", "_key older.key").replace("_key ec.key", "_key newer.key");
+    server.write(&keys);
+    let said = server.says(&["-t"], 1);
+    assert!(said.contains("bad password read"), "{said}");
+    let words =
+        keys.replace("ssl_session_cache shared:tls:1m;\n    server", "ssl_password_file words;\n    server");
+    server.write(&words);
+    server.says(&["-t"], 0);
+    server.write(&words.replace("newer.key", "sec1.key"));
+    server.says(&["-t"], 0);
+}

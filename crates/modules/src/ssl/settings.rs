@@ -1,0 +1,418 @@
+//! The TLS of a server out of its directives. Files are read here, by whoever may read them; failures are worded as
+//! nginx words them, and say what to do.
+
+use super::{Cache, Conf, TLS12, TLS13};
+use bstr::{BStr, BString, ByteSlice};
+use conf::{Diagnostic, FileError, Level, Span};
+use engine::tls::{ServerTls, VerifyClient};
+use engine::{Build, Installer};
+use net::tls::{
+    Identity, IdentityError, Oddity, ServerOptions, ServerSettings, SessionCache, TicketKeys, Trust, names,
+};
+use schema::{Places, Problem};
+use std::sync::Arc;
+
+/// What one session of `ssl_session_cache builtin` is reckoned at, bytes.
+const SESSION_BYTES: usize = 256;
+/// The number of "no such file" (`ENOENT`).
+const NO_ENTRY: i32 = 2;
+
+/// Names that were warned of, so that each is named once.
+#[derive(Default)]
+struct Warned(Vec<String>);
+
+/// Something wrong that has been reported already.
+struct Reported;
+
+pub(super) fn install(installer: &mut Installer) -> Result<(), Problem> {
+    if installer.place != Places::SERVER {
+        return Ok(());
+    }
+    let conf = installer.conf::<Conf>();
+    let span = conf.certificates.span;
+    let mut maker = Maker { build: &mut *installer.build, span };
+    // What is wrong is reported where it is found.
+    let Ok(made) = maker.server(conf) else { return Ok(()) };
+    installer.keep(made);
+    Ok(())
+}
+
+/// Makes settings and reports on them.
+struct Maker<'a> {
+    build: &'a mut Build,
+    /// What reports point at.
+    span: Option<Span>,
+}
+
+impl Maker<'_> {
+    fn report(&mut self, level: Level, text: String, help: Option<String>) {
+        let mut made = Diagnostic::new("tls", level, text).bare();
+        if let Some(span) = self.span {
+            made = made.at(span);
+        }
+        if let Some(help) = help {
+            made = made.help(help);
+        }
+        self.build.diagnostics.push(made);
+    }
+
+    fn refuse<T>(&mut self, text: String, help: Option<String>) -> Result<T, Reported> {
+        self.report(Level::Emerg, text, help);
+        Err(Reported)
+    }
+
+    /// Warns of a name once for the whole configuration.
+    fn warn_once(&mut self, text: String) {
+        if !self.build.shared::<Warned>().0.contains(&text) {
+            self.build.shared::<Warned>().0.push(text.clone());
+            self.report(Level::Warn, text, None);
+        }
+    }
+
+    fn server(&mut self, conf: &Conf) -> Result<ServerTls, Reported> {
+        let reject_handshake = conf.reject_handshake.0;
+        let mut tls = ServerTls {
+            settings: None,
+            settings_http2: None,
+            reject_handshake,
+            verify: *conf.verify_client,
+            trust: None,
+        };
+        let (certificates, keys) = (&*conf.certificates, &*conf.keys);
+        if let Some(last) = certificates.last().filter(|_| keys.len() < certificates.len()) {
+            return self
+                .refuse(format!("no \"ssl_certificate_key\" is defined for certificate \"{last}\""), None);
+        }
+        if certificates.is_empty() {
+            return Ok(tls);
+        }
+        let passwords = self.passwords(&conf.password_file)?;
+        let mut options = ServerOptions::default();
+        for (certificate, key) in certificates.iter().zip(keys) {
+            options.identities.push(self.identity(certificate, key, &passwords)?);
+        }
+        self.protocols(conf, &mut options)?;
+        self.commands(conf, &mut options)?;
+        self.sessions(conf, &mut options)?;
+        self.clients(conf, &mut options, &mut tls)?;
+        options.prefer_server_ciphers = conf.prefer_server_ciphers.0;
+        options.record_bytes_max = conf.buffer_size.0;
+        options.alpn = vec![b"http/1.1".to_vec()];
+        match ServerSettings::new(&options) {
+            Ok(settings) => {
+                tls.settings_http2 = Some(settings.with_protocols(&[b"h2", b"http/1.1"]));
+                tls.settings = Some(settings);
+            }
+            Err(why) => return self.refuse(format!("SSL_CTX_new() failed (SSL: {why})"), None),
+        }
+        Ok(tls)
+    }
+
+    fn passwords(&mut self, file: &BString) -> Result<Vec<Vec<u8>>, Reported> {
+        if file.is_empty() {
+            return Ok(Vec::new());
+        }
+        let path = self.build.conf_path(file.as_ref());
+        match self.build.files.read(path.as_ref()) {
+            Ok(text) => Ok(text.lines().map(<[u8]>::to_vec).collect()),
+            Err(error) => {
+                let message = format!("open() \"{path}\" failed ({}: {})", error.errno, error.message);
+                self.refuse(message, None)
+            }
+        }
+    }
+
+    /// A file's text, or what stands behind `data:`; with the name that messages use.
+    fn text(&mut self, name: &BString) -> (BString, Result<Vec<u8>, FileError>) {
+        if let Some(data) = name.strip_prefix(b"data:") {
+            return (name.clone(), Ok(data.to_vec()));
+        }
+        let path = self.build.conf_path(name.as_ref());
+        let read = self.build.files.read(path.as_ref());
+        (path, read)
+    }
+
+    fn identity(
+        &mut self,
+        certificate: &BString,
+        key: &BString,
+        passwords: &[Vec<u8>],
+    ) -> Result<Identity, Reported> {
+        let (certificate, certificate_text) = self.text(certificate);
+        let certificate_text = match certificate_text {
+            Ok(text) => text,
+            Err(error) => {
+                let (what, help) = unreadable(&certificate, &error, "certificate");
+                return self.refuse(format!("cannot load certificate \"{certificate}\": {what}"), help);
+            }
+        };
+        let (key, key_text) = self.text(key);
+        let key_text = match key_text {
+            Ok(text) => text,
+            Err(error) => {
+                let (what, help) = unreadable(&key, &error, "key");
+                return self.refuse(format!("cannot load certificate key \"{key}\": {what}"), help);
+            }
+        };
+        match Identity::read(&certificate_text, &key_text, passwords) {
+            Ok(identity) => {
+                self.oddities(&certificate, &identity);
+                Ok(identity)
+            }
+            Err(IdentityError::Certificate(what)) => {
+                let help =
+                    "the file should begin with a certificate in PEM form: -----BEGIN CERTIFICATE-----";
+                self.refuse(
+                    format!("cannot load certificate \"{certificate}\": {what}"),
+                    Some(help.to_owned()),
+                )
+            }
+            Err(IdentityError::Key(what, help)) => {
+                self.refuse(format!("cannot load certificate key \"{key}\": {what}"), help)
+            }
+            Err(IdentityError::Mismatch) => {
+                let text = format!(
+                    "SSL_CTX_use_PrivateKey(\"{key}\") failed (SSL: error:05800074:x509 certificate routines::key \
+                     values mismatch)"
+                );
+                let help = format!(
+                    "the key is not the one of the first certificate in \"{certificate}\"; that file holds the \
+                     server's own certificate first, then its intermediates"
+                );
+                self.refuse(text, Some(help))
+            }
+        }
+    }
+
+    fn oddities(&mut self, certificate: &BString, identity: &Identity) {
+        for oddity in identity.oddities(net::clock::wall().seconds) {
+            let text = match oddity {
+                Oddity::Expired(when) => format!("certificate \"{certificate}\" expired on {when}"),
+                Oddity::NotYetValid(when) => {
+                    format!("certificate \"{certificate}\" is not valid before {when}")
+                }
+                Oddity::WrongOrder => format!(
+                    "certificates in \"{certificate}\" are not in order: each should be followed by that of its issuer"
+                ),
+            };
+            self.warn_once(text);
+        }
+    }
+
+    fn protocols(&mut self, conf: &Conf, options: &mut ServerOptions) -> Result<(), Reported> {
+        let bits = conf.protocols.bits;
+        options.tls12 = bits & TLS12 != 0;
+        options.tls13 = bits & TLS13 != 0;
+        for (bit, name) in [(1, "SSLv2"), (2, "SSLv3"), (4, "TLSv1"), (8, "TLSv1.1")] {
+            if bits & bit != 0 {
+                self.warn_once(format!("the protocol {name} of \"ssl_protocols\" is not available, ignored"));
+            }
+        }
+        if !options.tls12 && !options.tls13 {
+            let text = "\"ssl_protocols\" names no protocol that is available".to_owned();
+            return self.refuse(text, Some("TLSv1.2 and TLSv1.3 are".to_owned()));
+        }
+        let list = conf.ciphers.to_str_lossy();
+        self.ciphers(&list, "ssl_ciphers", options)?;
+        self.curves(&conf.curves.to_str_lossy(), options)
+    }
+
+    fn ciphers(&mut self, list: &str, directive: &str, options: &mut ServerOptions) -> Result<(), Reported> {
+        let selected = names::select_ciphers(list);
+        for name in &selected.missing {
+            self.warn_once(format!("the cipher {name} of \"{directive}\" is not available, ignored"));
+        }
+        if selected.found.is_empty() && options.tls12 {
+            let text = format!(
+                "SSL_CTX_set_cipher_list(\"{list}\") failed (SSL: error:0A0000B9:SSL routines::no cipher match)"
+            );
+            let help = "ciphers of TLS 1.2 that are available: ECDHE-ECDSA and ECDHE-RSA with AES128-GCM-SHA256, \
+                        AES256-GCM-SHA384 or CHACHA20-POLY1305";
+            return self.refuse(text, Some(help.to_owned()));
+        }
+        options.ciphers = Some(selected.found);
+        Ok(())
+    }
+
+    fn curves(&mut self, list: &str, options: &mut ServerOptions) -> Result<(), Reported> {
+        if list == "auto" {
+            return Ok(());
+        }
+        let failed = |list: &str| {
+            format!(
+                "SSL_CTX_set1_curves_list(\"{list}\") failed (SSL: error:0A080106:SSL routines::passed invalid argument)"
+            )
+        };
+        let Some(selected) = names::select_groups(list) else { return self.refuse(failed(list), None) };
+        for name in &selected.missing {
+            self.warn_once(format!("the curve {name} is not available, ignored"));
+        }
+        if selected.found.is_empty() {
+            let help = "available: X25519MLKEM768, X25519, prime256v1, secp384r1".to_owned();
+            return self.refuse(failed(list), Some(help));
+        }
+        options.groups = Some(selected.found);
+        Ok(())
+    }
+
+    fn commands(&mut self, conf: &Conf, options: &mut ServerOptions) -> Result<(), Reported> {
+        for command in conf.commands.iter() {
+            let (name, value) = (command.name.to_str_lossy(), command.value.to_str_lossy());
+            match &*name.to_ascii_lowercase() {
+                "ciphersuites" => {
+                    let selected = names::select_tls13_ciphers(&value);
+                    for missing in &selected.missing {
+                        self.warn_once(format!(
+                            "the cipher {missing} of \"ssl_conf_command\" is not available, ignored"
+                        ));
+                    }
+                    if selected.found.is_empty() && options.tls13 {
+                        return self.refuse(failed_command(&name, &value), None);
+                    }
+                    options.tls13_ciphers = Some(selected.found);
+                }
+                "cipherstring" => self.ciphers(&value, "ssl_conf_command", options)?,
+                "curves" | "groups" => self.curves(&value, options)?,
+                "options" => self.options(&value, options),
+                "minprotocol" => options.tls12 &= value != "TLSv1.3",
+                "maxprotocol" => options.tls13 &= value == "TLSv1.3" || value == "None",
+                _ => return self.refuse(failed_command(&name, &value), None),
+            }
+        }
+        Ok(())
+    }
+
+    /// `ssl_conf_command Options`: a list of switches, on or, with a minus, off.
+    fn options(&mut self, list: &str, options: &mut ServerOptions) {
+        for word in list.split(',').map(str::trim) {
+            let (on, name) = word.strip_prefix('-').map_or((true, word), |name| (false, name));
+            match name {
+                "ServerPreference" => options.prefer_server_ciphers = on,
+                "SessionTicket" if !on => options.tickets = None,
+                _ => self.warn_once(format!("the option {name} of \"ssl_conf_command\" has no effect")),
+            }
+        }
+    }
+
+    fn sessions(&mut self, conf: &Conf, options: &mut ServerOptions) -> Result<(), Reported> {
+        let seconds = u32::try_from(conf.session_timeout.0).unwrap_or(u32::MAX);
+        options.session_seconds = seconds;
+        let Cache { off, own, shared } = &*conf.session_cache;
+        options.cache = match (shared, own) {
+            _ if *off => None,
+            (Some((name, bytes)), _) => Some(SessionCache::shared(name, *bytes)),
+            (None, Some(count)) => Some(Arc::new(SessionCache::new(count.saturating_mul(SESSION_BYTES)))),
+            (None, None) => None,
+        };
+        if !conf.session_tickets.0 {
+            return Ok(());
+        }
+        let mut files = Vec::new();
+        for name in conf.ticket_keys.iter() {
+            let path = self.build.conf_path(name.as_ref());
+            match self.build.files.read(path.as_ref()) {
+                Ok(text) if matches!(text.len(), 48 | 80) => files.push(text),
+                Ok(_) => {
+                    let help = "make one with \"openssl rand 80\"".to_owned();
+                    return self.refuse(format!("\"{path}\" must be 48 or 80 bytes"), Some(help));
+                }
+                Err(error) => {
+                    let text = format!("open() \"{path}\" failed ({}: {})", error.errno, error.message);
+                    return self.refuse(text, None);
+                }
+            }
+        }
+        options.tickets = match files.is_empty() {
+            true => Some(TicketKeys::own(seconds)),
+            false => TicketKeys::given(&files),
+        };
+        Ok(())
+    }
+
+    fn clients(
+        &mut self,
+        conf: &Conf,
+        options: &mut ServerOptions,
+        tls: &mut ServerTls,
+    ) -> Result<(), Reported> {
+        if tls.verify == VerifyClient::Off {
+            return Ok(());
+        }
+        let (told, further) = (&*conf.client_certificate, &*conf.trusted_certificate);
+        if told.is_empty() && further.is_empty() && tls.verify != VerifyClient::OptionalNoCa {
+            let text = "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client";
+            return self.refuse(text.to_owned(), None);
+        }
+        let depth = conf.verify_depth.0;
+        let lists = match conf.crl.is_empty() {
+            true => None,
+            false => Some(self.trusted(&conf.crl)?),
+        };
+        let mut trust = Trust::in_nobody(depth);
+        let mut authorities = Vec::new();
+        for (name, is_told) in
+            [(told, true), (further, false)].into_iter().filter(|(name, _)| !name.is_empty())
+        {
+            let text = self.trusted(name)?;
+            if is_told {
+                authorities = Trust::subjects(&text);
+            }
+            if let Err(what) = trust.add(&text) {
+                let path = self.build.conf_path(name.as_ref());
+                return self
+                    .refuse(format!("SSL_CTX_load_verify_locations(\"{path}\") failed: {what}"), None);
+            }
+        }
+        if let Some(lists) = lists
+            && let Err(what) = trust.revoke(&lists)
+        {
+            let path = self.build.conf_path(conf.crl.as_ref());
+            return self.refuse(format!("SSL_CTX_load_verify_locations(\"{path}\") failed: {what}"), None);
+        }
+        options.client_authorities = Some(authorities);
+        tls.trust = Some(Arc::new(trust));
+        Ok(())
+    }
+
+    /// A file with authorities or revocation lists.
+    fn trusted(&mut self, name: &BString) -> Result<Vec<u8>, Reported> {
+        let (path, text) = self.text(name);
+        match text {
+            Ok(text) => Ok(text),
+            Err(error) => {
+                let (what, help) = unreadable(&path, &error, "certificates");
+                self.refuse(format!("SSL_CTX_load_verify_locations(\"{path}\") failed: {what}"), help)
+            }
+        }
+    }
+}
+
+fn failed_command(name: &str, value: &str) -> String {
+    format!("SSL_CONF_cmd(\"{name}\", \"{value}\") failed")
+}
+
+/// A file that cannot be read, in OpenSSL's words, and what to do.
+fn unreadable(path: &BString, error: &FileError, what: &str) -> (String, Option<String>) {
+    let (number, message) = (error.errno, &error.message);
+    let reason = if number == NO_ENTRY {
+        "10000080:BIO routines::no such file"
+    } else {
+        "10080002:BIO routines::system lib"
+    };
+    let text = format!(
+        "BIO_new_file() failed (SSL: error:{:08X}:system library::{message}:calling fopen({path}, r) error:{reason})",
+        0x8000_0000_u32 | number.unsigned_abs()
+    );
+    let path = BStr::new(path);
+    let help = match number {
+        13 => format!(
+            "the {what} \"{path}\" may not be read by who started this; it is read by the master, which is root when \
+             started by root"
+        ),
+        NO_ENTRY => {
+            format!("there is no \"{path}\"; relative names begin at the folder of the configuration")
+        }
+        _ => return (text, None),
+    };
+    (text, Some(help))
+}
