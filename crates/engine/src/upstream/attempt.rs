@@ -145,7 +145,11 @@ impl Asking {
     /// Whose kept connections may be used.
     pub(super) fn owner(&self, request: &Request<'_>) -> Owner {
         let location = self.upstream.keepalive.local.then_some(&request.plan.name[..]);
-        Owner::of(&self.upstream.name, location)
+        let owner = Owner::of(&self.upstream.name, location);
+        match &self.call.tls {
+            Some(tls) => owner.through(Arc::as_ptr(tls) as usize),
+            None => owner,
+        }
     }
 
     /// May another peer be asked after this, given what is left of tries and time? `reason` are the bits of
@@ -172,7 +176,7 @@ fn no_live_upstreams(request: &mut Request<'_>, asking: &Asking, first: bool) {
         new_call: first,
         ..Attempted::default()
     });
-    name_upstream(request, &asking.upstream.name, &asking.call.target);
+    name_upstream(request, &asking.upstream.name, &asking.call);
     request.action = "connecting to upstream";
     request.log_error(Level::Error, format_args!("no live upstreams"));
 }
@@ -238,9 +242,11 @@ fn give_up(
 }
 
 /// What messages name as the upstream.
-fn name_upstream(request: &mut Request<'_>, peer: &[u8], target: &[u8]) {
+fn name_upstream(request: &mut Request<'_>, peer: &[u8], call: &Call) {
+    let (scheme, target): (&[u8], _) =
+        (if call.tls.is_some() { b"https://" } else { b"http://" }, &call.target);
     request.upstream_uri.clear();
-    request.upstream_uri.extend_from_slice(b"http://");
+    request.upstream_uri.extend_from_slice(scheme);
     request.upstream_uri.extend_from_slice(peer);
     if peer.starts_with(b"unix:") {
         request.upstream_uri.push(b':');
@@ -291,7 +297,7 @@ async fn exchange(
         return Err(Failure::of(NextUpstream::ERROR, Status::BAD_GATEWAY, Outcome::NotCounted, false));
     };
     let name = &asking.peers.names[asking.peer.index()];
-    name_upstream(request, name, &asking.call.target);
+    name_upstream(request, name, &asking.call);
     request.attempts.push(Attempted { address: Some(name.clone()), new_call: first, ..Attempted::default() });
     request.action = "connecting to upstream";
     let owner = asking.owner(request);
@@ -364,7 +370,12 @@ async fn connect(
         }
     };
     match connected {
-        Ok(stream) => Ok(Box::new(Connection { stream, place, requests: 0, made_ms: net::clock::now_ms() })),
+        Ok(mut stream) => {
+            if let Some(tls) = &call.tls {
+                super::tls::secure(request, tls, &mut stream, deadline).await?;
+            }
+            Ok(Box::new(Connection { stream, place, requests: 0, made_ms: net::clock::now_ms() }))
+        }
         // This machine could not even try: no other peer would do better.
         Err(error) if !error.is_peer_fault() => {
             let level = if error.step == ConnectStep::Bind { Level::Crit } else { Level::Alert };

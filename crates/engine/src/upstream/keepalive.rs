@@ -48,6 +48,11 @@ impl Owner {
     pub fn of(upstream: &[u8], location: Option<&[u8]>) -> Owner {
         Owner { upstream: fingerprint(upstream), location: location.map_or(0, fingerprint) }
     }
+
+    /// Connections that speak TLS are used by those who speak it in the same way.
+    pub fn through(self, settings: usize) -> Owner {
+        Owner { location: self.location ^ (settings as u64 | 1).rotate_left(17), ..self }
+    }
 }
 
 /// FNV-1a. Names come from the configuration, so that nobody can choose them to collide.

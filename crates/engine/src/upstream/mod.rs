@@ -15,6 +15,7 @@ mod patience;
 mod reply;
 pub mod settings;
 mod spare;
+pub mod tls;
 pub mod url;
 pub mod variables;
 
@@ -190,6 +191,8 @@ pub struct Call {
     pub protocol: Arc<dyn Protocol>,
     /// The request target for the upstream.
     pub target: Vec<u8>,
+    /// Over TLS, and how.
+    pub tls: Option<Arc<tls::UpstreamTls>>,
 }
 
 /// Host and port as the configuration names them, for `$proxy_host` and `$proxy_port`.

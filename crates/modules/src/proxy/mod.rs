@@ -158,7 +158,11 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
         Some(text) => Target::constant(text.as_bstr(), installer.build)
             .map_err(|problem| Problem { span: Some(pass.places.0), ..problem }.at(pass.places.1))?,
     };
-    let made = Pass::new(conf, settings, target, pass.text.as_ref(), location);
+    let tls = match target.may_be_https() {
+        true => crate::ssl::upstream::make(installer.family(1), installer.build),
+        false => None,
+    };
+    let made = Pass::new(conf, settings, tls, target, pass.text.as_ref(), location);
     installer.handler(ProxyStep(Arc::new(made)));
     Ok(())
 }
@@ -273,7 +277,7 @@ pub static MODULE: Module = Module {
             doc: "Tables size themselves.",
         },
     ],
-    families: &[family("proxy_")],
+    families: &[family("proxy_"), crate::ssl::upstream::family("proxy_ssl_")],
     variables: &[
         Variable::plain("proxy_host", proxy_host, "Host and port of proxy_pass."),
         Variable::plain("proxy_port", proxy_port, "The port of proxy_pass."),

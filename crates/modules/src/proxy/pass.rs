@@ -7,6 +7,7 @@ use engine::Request;
 use engine::flow::{Flow, Step};
 use engine::module::Build;
 use engine::upstream::keepalive::Keepalive;
+use engine::upstream::tls::UpstreamTls;
 use engine::upstream::url::{self, UpstreamUrl};
 use engine::upstream::{BodyFraming, Call, Destination, Named, Protocol, Settings, Upstream};
 use http::Status;
@@ -53,6 +54,8 @@ pub enum Target {
         place: Arc<Place>,
         /// What `proxy_redirect default` does, where the location has no part in it.
         redirect: Option<Arc<[Rewrite]>>,
+        /// How it is spoken to.
+        scheme: Scheme,
     },
     /// Known when the request comes.
     Variable(Template),
@@ -67,23 +70,44 @@ pub struct Place {
     uri: Vec<u8>,
 }
 
+/// How an upstream is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// As it is.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// The port where none is written.
+    fn port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
 /// `http://` and the rest.
 ///
 /// # Errors
-/// As nginx; `https://` is refused until TLS is built.
-pub fn split_scheme(text: &[u8]) -> Result<&[u8], Problem> {
+/// As nginx.
+pub fn split_scheme(text: &[u8]) -> Result<(&[u8], Scheme), Problem> {
     if text.len() >= 7 && text[..7].eq_ignore_ascii_case(b"http://") {
-        return Ok(&text[7..]);
+        return Ok((&text[7..], Scheme::Http));
     }
     if text.len() >= 8 && text[..8].eq_ignore_ascii_case(b"https://") {
-        return Err(Problem::unbuilt("TLS to upstreams"));
+        return Ok((&text[8..], Scheme::Https));
     }
-    Err(Problem::new("invalid URL prefix").help("an upstream's address starts with http://"))
+    Err(Problem::new("invalid URL prefix").help("an upstream's address starts with http:// or https://"))
 }
 
-fn parsed(text: &[u8]) -> Result<UpstreamUrl, Problem> {
-    let rest = split_scheme(text)?;
-    url::parse(rest).map_err(|why| Problem::new(format!("{why} in upstream \"{}\"", rest.as_bstr())))
+fn parsed(text: &[u8]) -> Result<(UpstreamUrl, Scheme), Problem> {
+    let (rest, scheme) = split_scheme(text)?;
+    url::parse(rest)
+        .map(|url| (url, scheme))
+        .map_err(|why| Problem::new(format!("{why} in upstream \"{}\"", rest.as_bstr())))
 }
 
 /// Checks the address of a `proxy_pass` without variables. Where the location's name cannot be replaced (`nameless`)
@@ -96,7 +120,7 @@ pub fn check(text: &BString, nameless: bool, build: &mut Build) -> Result<(), Pr
     let has_uri = match known {
         Some(has_uri) => has_uri,
         None => {
-            let has_uri = !parsed(text)?.uri.is_empty();
+            let has_uri = !parsed(text)?.0.uri.is_empty();
             build.shared::<Known>().has_uri.insert(text.clone(), has_uri);
             has_uri
         }
@@ -111,6 +135,11 @@ pub fn check(text: &BString, nameless: bool, build: &mut Build) -> Result<(), Pr
 }
 
 impl Target {
+    /// May it be spoken to over TLS?
+    pub fn may_be_https(&self) -> bool {
+        !matches!(self, Target::Constant { scheme: Scheme::Http, .. })
+    }
+
     /// The target of a constant `proxy_pass`; a host that no `upstream` block has becomes a group of its own.
     ///
     /// # Errors
@@ -119,8 +148,8 @@ impl Target {
         if let Some(known) = build.shared::<Known>().targets.get(text) {
             return Ok(known.clone());
         }
-        let parsed = parsed(text)?;
-        let place = Arc::new(Place::of(&parsed));
+        let (parsed, scheme) = parsed(text)?;
+        let place = Arc::new(Place::of(&parsed, scheme));
         let known = build.upstream(&parsed.host).filter(|upstream| !upstream.implicit);
         let upstream = match known {
             Some(upstream) => {
@@ -132,11 +161,11 @@ impl Target {
                 }
                 upstream
             }
-            None => implicit(&parsed, build),
+            None => implicit(&parsed, scheme, build),
         };
         let redirect = || Arc::from([Rewrite::prefix(&[text.as_bytes(), b"/"].concat(), b"/")]);
         let redirect = place.uri.is_empty().then(redirect);
-        let made = Target::Constant { upstream, place, redirect };
+        let made = Target::Constant { upstream, place, redirect, scheme };
         build.shared::<Known>().targets.insert(text.to_owned(), made.clone());
         Ok(made)
     }
@@ -151,8 +180,8 @@ struct Known {
 }
 
 /// The group of one server that stands for an address without an `upstream` block.
-fn implicit(parsed: &UpstreamUrl, build: &mut Build) -> Arc<Upstream> {
-    let port = parsed.port.unwrap_or(80);
+fn implicit(parsed: &UpstreamUrl, scheme: Scheme, build: &mut Build) -> Arc<Upstream> {
+    let port = parsed.port.unwrap_or(scheme.port());
     let name: BString = if parsed.host.starts_with(b"unix:") {
         parsed.host.clone()
     } else {
@@ -161,7 +190,7 @@ fn implicit(parsed: &UpstreamUrl, build: &mut Build) -> Arc<Upstream> {
     if let Some(known) = build.upstream(&name) {
         return known;
     }
-    let server = crate::upstream::server_at(parsed, 80, balance::Peer::new(name.clone()), false);
+    let server = crate::upstream::server_at(parsed, scheme.port(), balance::Peer::new(name.clone()), false);
     let made = Upstream::new(name, vec![server], Default::default(), Keepalive::default(), None, true);
     let made = Arc::new(made);
     build.upstreams.push(made.clone());
@@ -169,10 +198,11 @@ fn implicit(parsed: &UpstreamUrl, build: &mut Build) -> Arc<Upstream> {
 }
 
 impl Place {
-    fn of(parsed: &UpstreamUrl) -> Place {
+    fn of(parsed: &UpstreamUrl, scheme: Scheme) -> Place {
         let unix = parsed.host.starts_with(b"unix:");
         let host = if unix { b"localhost".to_vec() } else { parsed.authority.to_vec() };
-        let port = if unix { Vec::new() } else { parsed.port.unwrap_or(80).to_string().into_bytes() };
+        let port =
+            if unix { Vec::new() } else { parsed.port.unwrap_or(scheme.port()).to_string().into_bytes() };
         Place { named: Arc::new(Named { host, port }), uri: uri_of(&parsed.uri) }
     }
 }
@@ -191,6 +221,8 @@ fn uri_of(uri: &[u8]) -> Vec<u8> {
 pub struct Pass {
     target: Target,
     settings: Arc<Settings>,
+    /// How TLS is spoken, where it is.
+    tls: Option<Arc<UpstreamTls>>,
     /// The prefix that the target's URI replaces.
     location: BString,
     method: Option<Template>,
@@ -218,7 +250,14 @@ pub struct ProxyStep(pub Arc<Pass>);
 
 impl Pass {
     /// Prepares what can be prepared.
-    pub fn new(conf: &Conf, settings: Arc<Settings>, target: Target, text: &BStr, location: BString) -> Pass {
+    pub fn new(
+        conf: &Conf,
+        settings: Arc<Settings>,
+        tls: Option<Arc<UpstreamTls>>,
+        target: Target,
+        text: &BStr,
+        location: BString,
+    ) -> Pass {
         let sets = |name: &str| {
             conf.set_header.others.iter().any(|(set, _)| set.eq_ignore_ascii_case(name.as_bytes()))
         };
@@ -244,32 +283,34 @@ impl Pass {
             cookie_flags: conf.cookie_flags.to_vec(),
             target,
             settings,
+            tls,
             location,
         }
     }
 
     /// Where this request goes; with variables, the host is only known now.
-    fn place(&self, request: &mut Request) -> Result<(Destination, Arc<Place>, bool), Status> {
+    fn place(&self, request: &mut Request) -> Result<(Destination, Arc<Place>, bool, Scheme), Status> {
         let template = match &self.target {
-            Target::Constant { upstream, place, .. } => {
-                return Ok((Destination::Group(upstream.clone()), place.clone(), false));
+            Target::Constant { upstream, place, scheme, .. } => {
+                return Ok((Destination::Group(upstream.clone()), place.clone(), false, *scheme));
             }
             Target::Variable(template) => template,
         };
         let text = request.render(template);
-        let parsed = split_scheme(&text).ok().and_then(|rest| url::parse(rest).ok());
-        let Some(parsed) = parsed else {
+        let split = split_scheme(&text).ok();
+        let parsed = split.and_then(|(rest, scheme)| Some((url::parse(rest).ok()?, scheme)));
+        let Some((parsed, scheme)) = parsed else {
             let text = text.as_bstr();
             request.log_error(conf::Level::Error, format_args!("invalid URL prefix in \"{text}\""));
             return Err(Status::INTERNAL_SERVER_ERROR);
         };
-        let place = Arc::new(Place::of(&parsed));
+        let place = Arc::new(Place::of(&parsed, scheme));
         let group = request.snapshot.upstreams.named(&parsed.host).filter(|upstream| !upstream.implicit);
         let destination = match group {
             Some(upstream) if parsed.port.is_none() => Destination::Group(upstream.clone()),
-            _ => Destination::Host { host: parsed.host, port: parsed.port.unwrap_or(80) },
+            _ => Destination::Host { host: parsed.host, port: parsed.port.unwrap_or(scheme.port()) },
         };
-        Ok((destination, place, true))
+        Ok((destination, place, true, scheme))
     }
 
     /// The request target for the upstream (`ngx_http_proxy_create_request`).
@@ -322,7 +363,7 @@ fn redirects(lines: &[RedirectLine], target: &Target, text: &BStr, location: &BS
 
 impl Step for ProxyStep {
     fn run(&self, request: &mut Request) -> Flow {
-        let (destination, place, variable) = match self.0.place(request) {
+        let (destination, place, variable, scheme) = match self.0.place(request) {
             Ok(found) => found,
             Err(status) => return Flow::Deny(status),
         };
@@ -341,6 +382,7 @@ impl Step for ProxyStep {
             settings: self.0.settings.clone(),
             protocol: self.0.clone(),
             target,
+            tls: self.0.tls.clone().filter(|_| scheme == Scheme::Https),
         }))
     }
 }

@@ -1,7 +1,9 @@
 //! `ssl_*`: HTTPS (nginx's manual, ngx_http_ssl_module). The rows; what is made of them is in [`settings`], what
-//! requests see of it in [`variables`].
+//! requests see of it in [`variables`], and TLS to
+//! upstreams in [`upstream`].
 
 mod settings;
+pub mod upstream;
 mod variables;
 
 use bstr::{BString, ByteSlice};

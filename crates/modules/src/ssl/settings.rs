@@ -7,7 +7,8 @@ use conf::{Diagnostic, FileError, Level, Span};
 use engine::tls::{ServerTls, VerifyClient};
 use engine::{Build, Installer};
 use net::tls::{
-    Identity, IdentityError, Oddity, ServerOptions, ServerSettings, SessionCache, TicketKeys, Trust, names,
+    CipherSuite, Identity, IdentityError, Oddity, ServerOptions, ServerSettings, SessionCache, TicketKeys,
+    Trust, names,
 };
 use schema::{Places, Problem};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ const NO_ENTRY: i32 = 2;
 struct Warned(Vec<String>);
 
 /// Something wrong that has been reported already.
-struct Reported;
+pub(super) struct Reported;
 
 pub(super) fn install(installer: &mut Installer) -> Result<(), Problem> {
     if installer.place != Places::SERVER {
@@ -38,14 +39,14 @@ pub(super) fn install(installer: &mut Installer) -> Result<(), Problem> {
 }
 
 /// Makes settings and reports on them.
-struct Maker<'a> {
-    build: &'a mut Build,
+pub(super) struct Maker<'a> {
+    pub(super) build: &'a mut Build,
     /// What reports point at.
-    span: Option<Span>,
+    pub(super) span: Option<Span>,
 }
 
 impl Maker<'_> {
-    fn report(&mut self, level: Level, text: String, help: Option<String>) {
+    pub(super) fn report(&mut self, level: Level, text: String, help: Option<String>) {
         let mut made = Diagnostic::new("tls", level, text).bare();
         if let Some(span) = self.span {
             made = made.at(span);
@@ -56,13 +57,13 @@ impl Maker<'_> {
         self.build.diagnostics.push(made);
     }
 
-    fn refuse<T>(&mut self, text: String, help: Option<String>) -> Result<T, Reported> {
+    pub(super) fn refuse<T>(&mut self, text: String, help: Option<String>) -> Result<T, Reported> {
         self.report(Level::Emerg, text, help);
         Err(Reported)
     }
 
     /// Warns of a name once for the whole configuration.
-    fn warn_once(&mut self, text: String) {
+    pub(super) fn warn_once(&mut self, text: String) {
         if !self.build.shared::<Warned>().0.contains(&text) {
             self.build.shared::<Warned>().0.push(text.clone());
             self.report(Level::Warn, text, None);
@@ -108,7 +109,7 @@ impl Maker<'_> {
         Ok(tls)
     }
 
-    fn passwords(&mut self, file: &BString) -> Result<Vec<Vec<u8>>, Reported> {
+    pub(super) fn passwords(&mut self, file: &BString) -> Result<Vec<Vec<u8>>, Reported> {
         if file.is_empty() {
             return Ok(Vec::new());
         }
@@ -123,7 +124,7 @@ impl Maker<'_> {
     }
 
     /// A file's text, or what stands behind `data:`; with the name that messages use.
-    fn text(&mut self, name: &BString) -> (BString, Result<Vec<u8>, FileError>) {
+    pub(super) fn text(&mut self, name: &BString) -> (BString, Result<Vec<u8>, FileError>) {
         if let Some(data) = name.strip_prefix(b"data:") {
             return (name.clone(), Ok(data.to_vec()));
         }
@@ -132,7 +133,7 @@ impl Maker<'_> {
         (path, read)
     }
 
-    fn identity(
+    pub(super) fn identity(
         &mut self,
         certificate: &BString,
         key: &BString,
@@ -200,29 +201,43 @@ impl Maker<'_> {
     }
 
     fn protocols(&mut self, conf: &Conf, options: &mut ServerOptions) -> Result<(), Reported> {
-        let bits = conf.protocols.bits;
-        options.tls12 = bits & TLS12 != 0;
-        options.tls13 = bits & TLS13 != 0;
-        for (bit, name) in [(1, "SSLv2"), (2, "SSLv3"), (4, "TLSv1"), (8, "TLSv1.1")] {
-            if bits & bit != 0 {
-                self.warn_once(format!("the protocol {name} of \"ssl_protocols\" is not available, ignored"));
-            }
-        }
-        if !options.tls12 && !options.tls13 {
-            let text = "\"ssl_protocols\" names no protocol that is available".to_owned();
-            return self.refuse(text, Some("TLSv1.2 and TLSv1.3 are".to_owned()));
-        }
+        (options.tls12, options.tls13) = self.versions(conf.protocols.bits, "ssl_protocols")?;
         let list = conf.ciphers.to_str_lossy();
         self.ciphers(&list, "ssl_ciphers", options)?;
         self.curves(&conf.curves.to_str_lossy(), options)
     }
 
+    /// Which of TLS 1.2 and 1.3 are wanted; the others are not to be had.
+    pub(super) fn versions(&mut self, bits: u32, directive: &str) -> Result<(bool, bool), Reported> {
+        for (bit, name) in [(1, "SSLv2"), (2, "SSLv3"), (4, "TLSv1"), (8, "TLSv1.1")] {
+            if bits & bit != 0 {
+                self.warn_once(format!("the protocol {name} of \"{directive}\" is not available, ignored"));
+            }
+        }
+        if bits & (TLS12 | TLS13) == 0 {
+            let text = format!("\"{directive}\" names no protocol that is available");
+            return self.refuse(text, Some("TLSv1.2 and TLSv1.3 are".to_owned()));
+        }
+        Ok((bits & TLS12 != 0, bits & TLS13 != 0))
+    }
+
     fn ciphers(&mut self, list: &str, directive: &str, options: &mut ServerOptions) -> Result<(), Reported> {
+        options.ciphers = Some(self.cipher_list(list, directive, options.tls12)?);
+        Ok(())
+    }
+
+    /// The ciphers of a list; one that leaves nothing is refused where TLS 1.2 is spoken.
+    pub(super) fn cipher_list(
+        &mut self,
+        list: &str,
+        directive: &str,
+        tls12: bool,
+    ) -> Result<Vec<CipherSuite>, Reported> {
         let selected = names::select_ciphers(list);
         for name in &selected.missing {
             self.warn_once(format!("the cipher {name} of \"{directive}\" is not available, ignored"));
         }
-        if selected.found.is_empty() && options.tls12 {
+        if selected.found.is_empty() && tls12 {
             let text = format!(
                 "SSL_CTX_set_cipher_list(\"{list}\") failed (SSL: error:0A0000B9:SSL routines::no cipher match)"
             );
@@ -230,8 +245,7 @@ impl Maker<'_> {
                         AES256-GCM-SHA384 or CHACHA20-POLY1305";
             return self.refuse(text, Some(help.to_owned()));
         }
-        options.ciphers = Some(selected.found);
-        Ok(())
+        Ok(selected.found)
     }
 
     fn curves(&mut self, list: &str, options: &mut ServerOptions) -> Result<(), Reported> {
@@ -375,7 +389,7 @@ impl Maker<'_> {
     }
 
     /// A file with authorities or revocation lists.
-    fn trusted(&mut self, name: &BString) -> Result<Vec<u8>, Reported> {
+    pub(super) fn trusted(&mut self, name: &BString) -> Result<Vec<u8>, Reported> {
         let (path, text) = self.text(name);
         match text {
             Ok(text) => Ok(text),

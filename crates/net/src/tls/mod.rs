@@ -3,6 +3,7 @@
 //! A stream speaks TLS once its handshake is done ([`crate::stream::Stream::accept_tls`]); reads, writes and files then
 //! travel in records and nobody above notices.
 
+mod client;
 mod der;
 mod handshake;
 mod identity;
@@ -16,6 +17,7 @@ mod sessions;
 mod verify;
 mod x509;
 
+pub use client::{ClientOptions, ClientSettings};
 pub use handshake::{Established, HandshakeError, Hello};
 pub use identity::{Identity, IdentityError, Oddity};
 pub use peer::Shown;

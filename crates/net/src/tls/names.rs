@@ -201,6 +201,14 @@ pub(crate) fn goes_with(suite: CipherSuite, algorithm: SignatureAlgorithm) -> bo
     words.is_some_and(|words| words.contains(&wanted))
 }
 
+/// The suites of a configuration: those of TLS 1.3 first, all of a kind where none are given.
+pub(crate) fn suites(tls12: Option<&[CipherSuite]>, tls13: Option<&[CipherSuite]>) -> Vec<CipherSuite> {
+    let all = all_suites();
+    let (newer, older): (Vec<CipherSuite>, Vec<CipherSuite>) =
+        all.into_iter().partition(|suite| is_tls13(*suite));
+    [tls13.unwrap_or(&newer), tls12.unwrap_or(&older)].concat()
+}
+
 /// OpenSSL's name of a suite, as `$ssl_cipher` shows it.
 pub fn cipher_name(suite: CipherSuite) -> Option<&'static str> {
     let newer = TLS13_CIPHERS.iter().find(|(_, known)| *known == suite).map(|(name, _)| *name);

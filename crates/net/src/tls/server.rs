@@ -64,14 +64,7 @@ impl ServerSettings {
     /// # Errors
     /// What the library has against them: they leave no cipher to a protocol, say.
     pub fn new(options: &ServerOptions) -> Result<ServerSettings, String> {
-        let mut suites = options.tls13_ciphers.clone().unwrap_or_else(names::all_suites);
-        match &options.ciphers {
-            Some(ciphers) => {
-                suites.retain(|suite| names::is_tls13(*suite));
-                suites.extend(ciphers);
-            }
-            None => suites.extend(names::all_suites()),
-        }
+        let suites = names::suites(options.ciphers.as_deref(), options.tls13_ciphers.as_deref());
         let provider = Arc::new(names::provider(&suites, options.groups.as_deref()));
         let versions: &[&SupportedProtocolVersion] = match (options.tls12, options.tls13) {
             (true, true) => &[&version::TLS13, &version::TLS12],

@@ -169,7 +169,6 @@ impl std::fmt::Display for Failure {
 }
 
 const NO_CRL: Failure = Failure { number: 3, words: "unable to get certificate CRL" };
-const BAD_SIGNATURE: Failure = Failure { number: 7, words: "certificate signature failure" };
 const NOT_YET_VALID: Failure = Failure { number: 9, words: "certificate is not yet valid" };
 const EXPIRED: Failure = Failure { number: 10, words: "certificate has expired" };
 const CRL_EXPIRED: Failure = Failure { number: 12, words: "CRL has expired" };
@@ -285,13 +284,7 @@ impl Trust {
             } else if let Some(issuer) = others.iter().find(issues) {
                 path.push(issuer.clone());
             } else {
-                let named = trusted.iter().chain(others).any(|known| known.subject == last.issuer);
-                return Err(match (named, path.len()) {
-                    (true, _) => BAD_SIGNATURE,
-                    (false, 1) if others.is_empty() => NO_ISSUER,
-                    (false, 1) => NO_LEAF_ISSUER,
-                    (false, _) => NO_ISSUER,
-                });
+                return Err(if path.len() == 1 { NO_LEAF_ISSUER } else { NO_ISSUER });
             }
             if path.len() > self.depth_max.saturating_add(2).min(CHAIN_MAX) {
                 return Err(TOO_LONG);
@@ -414,4 +407,59 @@ fn is_list_of(der: &[u8], issuer: &Certificate<'_>) -> bool {
         Some((signed, outer.expect(tag::SEQUENCE)?, whole_bits(outer.expect(tag::BIT_STRING)?)?))
     };
     parts().is_some_and(|(signed, algorithm, signature)| signature_fits(signed, algorithm, signature, issuer))
+}
+
+/// Is a certificate for this host? Its alternative names say so; the common name only where there are none of DNS
+/// (X509_check_host(3)). An address is looked for among the addresses.
+pub(crate) fn is_for_host(der: &[u8], name: &str) -> bool {
+    const DNS_NAME: u8 = tag::implicit(2);
+    const IP_ADDRESS: u8 = tag::implicit(7);
+    let Some(certificate) = Certificate::parse(der) else { return false };
+    let names = || certificate.extensions.names.map(Der).into_iter().flatten();
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    if let Ok(address) = bare.parse::<std::net::IpAddr>() {
+        let bytes = match address {
+            std::net::IpAddr::V4(address) => address.octets().to_vec(),
+            std::net::IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        return names().any(|value| value.tag == IP_ADDRESS && value.content == bytes);
+    }
+    let mut dns = names().filter(|value| value.tag == DNS_NAME).peekable();
+    if dns.peek().is_some() {
+        return dns.any(|value| pattern_matches(value.content, name.as_bytes()));
+    }
+    certificate.common_name().is_some_and(|common| pattern_matches(common, name.as_bytes()))
+}
+
+/// A name or `*.name`; the star stands for one label (RFC 6125 section 6.4.3).
+fn pattern_matches(pattern: &[u8], name: &[u8]) -> bool {
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    match pattern.strip_prefix(b"*.") {
+        None => !name.is_empty() && pattern.eq_ignore_ascii_case(name),
+        Some(rest) => {
+            let Some(dot) = name.iter().position(|byte| *byte == b'.') else { return false };
+            dot > 0 && rest.contains(&b'.') && name[dot + 1..].eq_ignore_ascii_case(rest)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_one_label() {
+        for (pattern, name, expected) in [
+            ("a.example", "A.Example", true),
+            ("a.example", "a.example.", true),
+            ("*.example.org", "a.example.org", true),
+            ("*.example.org", "a.b.example.org", false),
+            ("*.example.org", "example.org", false),
+            ("*.org", "example.org", false),
+            ("a*.example.org", "ab.example.org", false),
+            ("", "", false),
+        ] {
+            assert_eq!(pattern_matches(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
+        }
+    }
 }

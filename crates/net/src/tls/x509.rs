@@ -100,6 +100,13 @@ impl<'a> Certificate<'a> {
     pub(crate) fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
     }
+
+    /// The last common name of the subject.
+    pub(crate) fn common_name(&self) -> Option<&'a [u8]> {
+        const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+        let names = attributes(self.subject).filter(|(oid, _)| *oid == COMMON_NAME);
+        names.last().map(|(_, value)| value.content)
+    }
 }
 
 impl<'a> Extensions<'a> {

@@ -1,0 +1,60 @@
+//! TLS to upstreams: the handshake behind a connection that was just made, and whether the peer is who it should be.
+
+use super::attempt::Failure;
+use super::settings::NextUpstream;
+use crate::Request;
+use balance::Outcome;
+use conf::Level;
+use http::Status;
+use net::stream::Stream;
+use net::timer::Deadline;
+use net::tls::{ClientSettings, HandshakeError};
+use template::Template;
+
+/// How a location speaks TLS to its upstream.
+pub struct UpstreamTls {
+    /// What we say.
+    pub settings: ClientSettings,
+    /// The name the peer must have; none: the host that the request is passed to.
+    pub name: Option<Template>,
+}
+
+/// Makes the handshake, and judges the peer's certificate where that is asked for.
+pub(super) async fn secure(
+    request: &mut Request<'_>,
+    tls: &UpstreamTls,
+    stream: &mut Stream,
+    deadline: Deadline,
+) -> Result<(), Failure> {
+    let name = match &tls.name {
+        Some(template) => request.render(template),
+        None => request.passed_to.as_ref().map(|named| named.host.clone()).unwrap_or_default(),
+    };
+    let name = String::from_utf8_lossy(without_port(&name)).into_owned();
+    // An abbreviated handshake would wait for acknowledgements otherwise.
+    let _ = stream.set_nodelay(true);
+    request.action = "SSL handshaking to upstream";
+    let problem = match stream.connect_tls(&tls.settings, &name, deadline).await {
+        Ok(established) => match tls.settings.judge(&established, &name, net::clock::wall().seconds) {
+            Ok(()) => return Ok(()),
+            Err(problem) => problem,
+        },
+        Err(HandshakeError::TimedOut) => {
+            request.log_error(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+            let status = Status::GATEWAY_TIME_OUT;
+            return Err(Failure::of(NextUpstream::TIMEOUT, status, Outcome::Failure, false));
+        }
+        Err(error) => error.to_string(),
+    };
+    request.log_error(Level::Error, format_args!("{problem}"));
+    Err(Failure::of(NextUpstream::ERROR, Status::BAD_GATEWAY, Outcome::Failure, false))
+}
+
+/// A host without the port behind it.
+fn without_port(name: &[u8]) -> &[u8] {
+    let start = if name.starts_with(b"[") { memchr::memchr(b']', name).unwrap_or(0) } else { 0 };
+    match memchr::memchr(b':', &name[start..]) {
+        Some(at) => &name[..start + at],
+        None => name,
+    }
+}
