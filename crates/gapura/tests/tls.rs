@@ -191,7 +191,7 @@ fn client_certificates() {
     assert!(stranger.contains("400 The SSL certificate error"), "{stranger}");
     assert!(server.log().contains("client SSL certificate verify error: (18:self-signed certificate)"));
     let other = visitor.curl(url, &["-H", "Host: other.example"]);
-    assert_eq!(other.contains("421 Misdirected"), false, "the default server asks for nothing: {other}");
+    assert!(!other.contains("421 Misdirected"), "the default server asks for nothing: {other}");
 }
 
 #[test]
