@@ -101,7 +101,7 @@ static ROWS: &[Directive] = &[
         name: "certificate_key",
         default: "",
         set: field!(UpstreamConf.certificate_key),
-        doc: "Its key.",
+        doc: "The key of the certificate that upstreams are shown.",
     },
     Directive {
         name: "password_file",
