@@ -39,7 +39,7 @@ const ECDSA: &[&str] = &["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
 
 const CONFIGURATION: &str = "
 error_log error.log info;
-pid pid;
+pid nginx.pid;
 events { }
 http {
     access_log off;

@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn lengths_and_tags() {
-        let cases: [(&[u8], Option<(u8, usize)>); 8] = [
-            (b"\x02\x01\x05", Some((2, 1))),
+        let cases = [
+            (&b"\x02\x01\x05"[..], Some((2, 1))),
             (b"\x30\x81\x02ab", Some((0x30, 2))),
             (b"\x30\x82\x00\x01a", Some((0x30, 1))),
             (b"\x30\x80", None),
