@@ -118,7 +118,7 @@ async fn connection(thread: Rc<Thread>, mut stream: Stream, listen: Arc<Address>
         facts.proxy_protocol = Some(Box::new(header));
         ahead = beyond;
     }
-    if is_secure(&thread, &facts) {
+    if tls::is_wanted(&thread, &facts) {
         // In a box, which plain connections do not carry.
         match Box::pin(tls::handshake(&thread, &facts, &mut stream, ahead, keep.end)).await {
             tls::Outcome::Secure(session) => {
@@ -164,11 +164,6 @@ fn beginning(thread: &Thread, facts: &Facts) -> Option<(Keep, bool, bool)> {
     let end = after_ms(core.client_header_timeout.0);
     let http2 = (core.http2.0 || listener.http2) && !listener.ssl;
     Some((Keep { undisturbed: end, end }, listener.proxy_protocol, http2))
-}
-
-/// Does the listener speak TLS?
-fn is_secure(thread: &Thread, facts: &Facts) -> bool {
-    thread.snapshot().listen_for(&facts.local, &facts.listen).is_some_and(|listener| listener.ssl)
 }
 
 /// Reads the header of the PROXY protocol. Returns it with what was read beyond it; none: the connection ends.

@@ -91,6 +91,11 @@ fn server_tls<'s>(snapshot: &'s Snapshot, site: &Site) -> Option<&'s ServerTls> 
     snapshot.plan(site.plan).kept()
 }
 
+/// Does the connection's listener speak TLS?
+pub fn is_wanted(thread: &Thread, facts: &Facts) -> bool {
+    thread.snapshot().listen_for(facts.local_address(), &facts.listen).is_some_and(|listener| listener.ssl)
+}
+
 /// Makes the handshake of a connection to a TLS port. `ahead` is what was read of it already.
 pub async fn handshake(
     thread: &Thread,
