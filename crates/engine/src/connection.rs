@@ -1,32 +1,36 @@
 //! One client connection: heads one after the other, keep-alive, pipelining, and how it ends.
 
 use crate::core::ServerCore;
+mod beginning;
+
 use crate::core::values::LingeringClose;
 use crate::driver::{Driver, H1};
 use crate::exchange::{self, Ending};
 use crate::flow::Flow;
 use crate::plan::{Listen, Site, Snapshot};
-use crate::race::{First, race};
 use crate::thread::Thread;
 use crate::{Request, h2, tls, upgrade};
+use beginning::Spoken;
 use conf::Level;
 use http::proxy_protocol::Header as ProxyProtocol;
 use http::{HeadOptions, Parse, Refusal, RequestHead, Status};
+use net::accept::Ends;
 use net::address::Address;
 use net::stream::{Stream, StreamError};
 use net::timer::Deadline;
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// The least that is read at once while a head comes, bytes.
 const HEAD_READ_BYTES: usize = 2048;
-/// The most a PROXY protocol header may take, bytes (nginx's `NGX_PROXY_PROTOCOL_MAX_HEADER`).
-const PROXY_PROTOCOL_BYTES_MAX: usize = 4096;
-/// How long a connection keeps its buffers while nothing comes.
-const BUSY_PAUSE: Duration = Duration::from_millis(500);
+/// How long a connection keeps its buffers while nothing comes. Longer costs memory, shorter costs those who come back
+/// soon an allocation or two.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// How much of an unread request body is dropped to keep a connection, bytes.
 const DISCARD_BYTES_MAX: u64 = 1 << 30;
 
@@ -36,7 +40,8 @@ pub struct Facts {
     pub number: u64,
     /// The other end.
     pub peer: Address,
-    local: Address,
+    /// Where it is another one than the listener's: a wildcard takes connections for all of a machine's addresses.
+    local: Option<Box<Address>>,
     /// The address of the listener that took it.
     pub listen: Arc<Address>,
     /// Does it speak TLS?
@@ -52,13 +57,13 @@ pub struct Facts {
     /// What the PROXY protocol said.
     pub proxy_protocol: Option<Box<ProxyProtocol>>,
     /// The kernel's view of the connection when the request began, for `$tcpinfo_*`.
-    pub tcp_info: Cell<Option<net::sockopt::TcpInfo>>,
+    pub tcp_info: Cell<Option<Box<net::sockopt::TcpInfo>>>,
 }
 
 impl Facts {
     /// This end.
     pub fn local_address(&self) -> &Address {
-        &self.local
+        self.local.as_deref().unwrap_or(&self.listen)
     }
 
     /// The same connection for a request that goes on beside it.
@@ -74,12 +79,13 @@ impl Facts {
             requests: self.requests.clone(),
             pipelined: self.pipelined.clone(),
             proxy_protocol: self.proxy_protocol.clone(),
-            tcp_info: self.tcp_info.clone(),
+            tcp_info: Cell::new(None),
         }
     }
 
     /// The connection of a request that came on none (subrequests in tests).
     pub fn new(number: u64, peer: Address, local: Address, listen: Arc<Address>) -> Facts {
+        let local = (local != *listen).then(|| Box::new(local));
         Facts {
             number,
             peer,
@@ -96,109 +102,54 @@ impl Facts {
     }
 }
 
-/// Serves a connection until it ends. It counts as one of the thread's from the call on.
-pub fn serve(thread: Rc<Thread>, stream: Stream, listen: Arc<Address>) -> impl Future<Output = ()> {
+/// Serves a connection until it ends; it counts as one of the thread's from the call on. `held` is kept until then.
+///
+/// It rests and is busy in turn. What serving requests takes is in boxes that are there while the connection is busy, so
+/// that a thousand connections that wait cost little more than their sockets. For the same reason all it keeps is made
+/// before the future, which would hold the arguments of a function twice.
+pub fn serve(
+    thread: Rc<Thread>,
+    mut stream: Stream,
+    ends: Ends,
+    listen: Arc<Address>,
+    held: impl Sized + 'static,
+) -> impl Future<Output = ()> {
     let counted = thread.count_connection();
+    let mut facts = Facts::new(thread.next_connection(), ends.peer, ends.local, listen);
+    let mut keep = Keep::first(&thread, &facts);
+    // What was read ahead, in a box for it is nearly always nothing.
+    let mut ahead: Option<Box<Vec<u8>>> = None;
     async move {
-        let _counted = counted;
-        connection(thread, stream, listen).await;
-    }
-}
-
-/// Resting and busy in turn. What serving requests takes is in boxes that are there while the connection is busy, so
-/// that a thousand connections that wait cost little more than their sockets.
-async fn connection(thread: Rc<Thread>, mut stream: Stream, listen: Arc<Address>) {
-    let local = stream.local_address().clone();
-    let mut facts = Facts::new(thread.next_connection(), stream.peer_address().clone(), local, listen);
-    let Some((mut keep, proxied, mut may_be_http2)) = beginning(&thread, &facts) else { return };
-    let mut ahead = Vec::new();
-    if proxied {
-        let reading = Box::pin(read_proxy_protocol(&thread, &facts, &mut stream, keep.end));
-        let Some((header, beyond)) = reading.await else { return };
-        facts.proxy_protocol = Some(Box::new(header));
-        ahead = beyond;
-    }
-    if tls::is_wanted(&thread, &facts) {
-        // In a box, which plain connections do not carry.
-        match Box::pin(tls::handshake(&thread, &facts, &mut stream, ahead, keep.end)).await {
-            tls::Outcome::Secure(session) => {
-                facts.tls = true;
-                let http2 = session.established.alpn.as_deref() == Some(b"h2");
-                facts.session = Some(Rc::from(session));
-                ahead = Vec::new();
-                if http2 {
-                    return Box::pin(h2::serve(&thread, facts, stream, ahead)).await;
-                }
-            }
-            tls::Outcome::Plain(read) => ahead = read,
-            tls::Outcome::Failed => return,
-        }
-    }
-    loop {
-        if ahead.is_empty() {
-            match wait(&thread, &keep, Deadline::NONE, async |end| stream.stirred(end).await).await {
-                Some(Ok(())) => {}
-                Some(Err(error)) => return explain_silence(&thread, &facts, &Err(error)),
+        let _until_the_end = (&counted, &held);
+        if beginning::is_needed(&thread, &facts) {
+            let begun = beginning::begin(&thread, &mut facts, &mut stream, &mut ahead, keep.end);
+            match Box::pin(begun).await {
+                Some(Spoken::Http1) => {}
+                Some(Spoken::Http2) => return Box::pin(h2::serve(&thread, facts, stream, Vec::new())).await,
                 None => return,
             }
         }
-        if std::mem::take(&mut may_be_http2) {
-            let found = Box::pin(h2::is_spoken(&mut stream, &mut ahead, keep.end)).await;
-            if found == Ok(true) {
-                return Box::pin(h2::serve(&thread, facts, stream, ahead)).await;
-            }
-        }
-        let h1 = Box::new(H1::new(stream, std::mem::take(&mut ahead)));
-        match Box::pin(busy(&thread, &facts, h1, keep)).await {
-            Some(resting) => (stream, keep) = resting,
-            None => return,
-        }
-    }
-}
-
-/// How long the first request may take to come, and whether a PROXY protocol header comes before it.
-fn beginning(thread: &Thread, facts: &Facts) -> Option<(Keep, bool, bool)> {
-    let snapshot = thread.snapshot();
-    let listener = snapshot.listen_for(&facts.local, &facts.listen)?;
-    let core = &snapshot.site(listener.default_site).core;
-    let end = after_ms(core.client_header_timeout.0);
-    let http2 = (core.http2.0 || listener.http2) && !listener.ssl;
-    Some((Keep { undisturbed: end, end }, listener.proxy_protocol, http2))
-}
-
-/// Reads the header of the PROXY protocol. Returns it with what was read beyond it; none: the connection ends.
-async fn read_proxy_protocol(
-    thread: &Thread,
-    facts: &Facts,
-    stream: &mut Stream,
-    deadline: Deadline,
-) -> Option<(ProxyProtocol, Vec<u8>)> {
-    let mut input = Vec::new();
-    loop {
-        match http::proxy_protocol::parse(&input) {
-            Ok(Some((header, length))) => {
-                input.drain(..length);
-                return Some((header, input));
-            }
-            Ok(None) if input.len() < PROXY_PROTOCOL_BYTES_MAX => {
-                if !matches!(stream.read_into(&mut input, HEAD_READ_BYTES, deadline).await, Ok(1..)) {
-                    break;
+        loop {
+            if ahead.is_none() {
+                match wait(&thread, &keep, |cx, end| stream.poll_stirred(cx, end)).await {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => return explain_silence(&thread, &facts, &Err(error)),
+                    None => return,
                 }
             }
-            _ => break,
+            if facts.requests.get() == 0 && beginning::may_be_http2(&thread, &facts) {
+                let spoken = h2::is_spoken(&mut stream, ahead.get_or_insert_default(), keep.end);
+                if Box::pin(spoken).await == Ok(true) {
+                    return Box::pin(h2::serve(&thread, facts, stream, *ahead.unwrap_or_default())).await;
+                }
+            }
+            let h1 = Box::new(H1::new(stream, *ahead.take().unwrap_or_default()));
+            match Box::pin(busy(&thread, &facts, h1, keep)).await {
+                Some(resting) => (stream, keep) = resting,
+                None => return,
+            }
         }
     }
-    // One that sent nothing is not worth a word.
-    if !input.is_empty() {
-        let end = memchr::memchr2(b'\r', b'\n', &input).unwrap_or(input.len());
-        let line = bstr::BStr::new(&input[..end]);
-        let (peer, listen) = (&facts.peer, &facts.listen);
-        let text = format_args!(
-            "broken header: \"{line}\" while reading PROXY protocol, client: {peer}, server: {listen}"
-        );
-        thread.log(&thread.snapshot(), Level::Error, Some(facts.number), text);
-    }
-    None
 }
 
 /// What becomes of the connection after one request.
@@ -215,6 +166,19 @@ struct Keep {
     undisturbed: Deadline,
     /// At most.
     end: Deadline,
+}
+
+impl Keep {
+    /// For the first request of a connection.
+    fn first(thread: &Thread, facts: &Facts) -> Keep {
+        let snapshot = thread.snapshot();
+        let end = match snapshot.listen_for(facts.local_address(), &facts.listen) {
+            Some(listener) => after_ms(snapshot.site(listener.default_site).core.client_header_timeout.0),
+            // A reload has taken the listener away meanwhile.
+            None => Deadline::PASSED,
+        };
+        Keep { undisturbed: end, end }
+    }
 }
 
 /// How a connection ends.
@@ -234,7 +198,7 @@ async fn busy(thread: &Rc<Thread>, facts: &Facts, h1: Box<H1>, mut keep: Keep) -
     loop {
         // A listener that a new configuration lacks: its connections end after the request under way.
         let snapshot = thread.snapshot();
-        let listener = snapshot.listen_for(&facts.local, &facts.listen)?;
+        let listener = snapshot.listen_for(facts.local_address(), &facts.listen)?;
         let site = snapshot.site(listener.default_site);
         let mut request = Request::new(thread, &snapshot, facts, site, thread.parts.take());
         let end = loop {
@@ -294,7 +258,8 @@ async fn first_bytes(thread: &Thread, facts: &Facts, h1: &mut H1, keep: &Keep, p
     if ahead {
         return Came::Bytes;
     }
-    match wait(thread, keep, pause, async |end| h1.fill(HEAD_READ_BYTES, end).await).await {
+    let soon = Keep { undisturbed: keep.undisturbed.min(pause), end: keep.end.min(pause) };
+    match wait(thread, &soon, |cx, end| h1.poll_fill(cx, HEAD_READ_BYTES, end)).await {
         Some(Ok(1..)) => Came::Bytes,
         Some(Err(StreamError::TimedOut)) if !keep.end.has_passed() => Came::Nothing,
         Some(end) => {
@@ -305,28 +270,32 @@ async fn first_bytes(thread: &Thread, facts: &Facts, h1: &mut H1, keep: &Keep, p
     }
 }
 
-/// Waits for something of a request, at most until `pause`; none: the server stops, or the connection's place is
-/// needed.
-async fn wait<T>(
+/// Waits for something of a request; none: the server stops, or the connection's place is
+/// needed. (A function that returns its future holds its arguments once, an asynchronous one twice.)
+#[expect(clippy::manual_async_fn)]
+fn wait<T>(
     thread: &Thread,
     keep: &Keep,
-    pause: Deadline,
-    mut attempt: impl AsyncFnMut(Deadline) -> Result<T, StreamError>,
-) -> Option<Result<T, StreamError>> {
-    let _idle = thread.count_idle();
-    if !keep.undisturbed.has_passed() {
-        let end = keep.undisturbed.min(pause);
-        match attempt(end).await {
-            Err(StreamError::TimedOut) if keep.undisturbed.has_passed() && !keep.end.has_passed() => {}
-            ended => return Some(ended),
-        }
-    }
-    if thread.is_stopping() {
-        return None;
-    }
-    match race(attempt(keep.end.min(pause)), thread.dismissed()).await {
-        First::Left(ended) => Some(ended),
-        First::Right(()) => None,
+    mut poll: impl FnMut(&mut Context<'_>, Deadline) -> Poll<Result<T, StreamError>>,
+) -> impl Future<Output = Option<Result<T, StreamError>>> {
+    async move {
+        let _idle = thread.count_idle();
+        let mut dismissed = pin!(thread.dismissed());
+        poll_fn(|cx| {
+            if !keep.undisturbed.has_passed() {
+                match poll(cx, keep.undisturbed) {
+                    Poll::Ready(Err(StreamError::TimedOut))
+                        if keep.undisturbed.has_passed() && !keep.end.has_passed() => {}
+                    polled => return polled.map(Some),
+                }
+            }
+            match poll(cx, keep.end) {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending if thread.is_stopping() => Poll::Ready(None),
+                Poll::Pending => dismissed.as_mut().poll(cx).map(|()| None),
+            }
+        })
+        .await
     }
 }
 
@@ -364,7 +333,7 @@ async fn serve_request(
         _ => h1.pending().len(),
     };
     if snapshot.variables.wants_tcp_info {
-        facts.tcp_info.set(h1.stream.tcp_info());
+        facts.tcp_info.set(h1.stream.tcp_info().map(Box::new));
     }
     if let Head::Unfinished(_) = read {
         request.head.settle(h1.pending());

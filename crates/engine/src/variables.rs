@@ -70,6 +70,8 @@ pub struct Definitions {
     pub wants_tcp_info: bool,
     /// Does anything show what TLS clients offer?
     pub wants_tls_offer: bool,
+    /// Does any of them read the head of an upstream's answer while that is being taken over?
+    pub wants_upstream_fields: bool,
 }
 
 impl Definitions {
@@ -196,11 +198,14 @@ impl Registry {
                 None => unknown.push(Unknown { name: name.clone(), place }),
             }
         }
-        let wants_tcp_info = self.names.iter().any(|name| name.starts_with(b"tcpinfo_"));
+        let any = |prefix: &[u8]| self.names.iter().any(|name| name.starts_with(prefix));
+        let wants_tcp_info = any(b"tcpinfo_");
+        let wants_upstream_fields = any(b"upstream_http_") || any(b"upstream_cookie_");
         let offers: [&[u8]; 3] = [b"ssl_ciphers", b"ssl_curves", b"ssl_sigalgs"];
         let wants_tls_offer = self.names.iter().any(|name| offers.contains(&&name[..]));
         if unknown.is_empty() {
-            Ok(Definitions { names: self.names, definitions, wants_tcp_info, wants_tls_offer })
+            let names = self.names;
+            Ok(Definitions { names, definitions, wants_tcp_info, wants_tls_offer, wants_upstream_fields })
         } else {
             Err(unknown)
         }

@@ -355,12 +355,8 @@ fn serve(serving: &Rc<engine::thread::Thread>, handed_over: HandedOver) {
         return;
     }
     match accepted.into_stream() {
-        Ok(stream) => {
-            let connection = engine::connection::serve(serving.clone(), stream, listen);
-            spawn_local(async move {
-                let _load = load;
-                connection.await;
-            });
+        Ok((stream, ends)) => {
+            spawn_local(engine::connection::serve(serving.clone(), stream, ends, listen, load));
         }
         Err(errno) => accept_failed(serving, errno),
     }

@@ -258,6 +258,11 @@ impl RequestLine {
         *position += length;
         self.target.end = *position as u32;
         match rest.get(length) {
+            Some(b' ') if self.usual_version(rest.get(length + 1..).unwrap_or_default(), *position + 1) => {
+                // It stands at the line feed now.
+                *position += " HTTP/1.1\r".len();
+                return Step::Done;
+            }
             Some(b' ') => self.state = State::AfterTarget,
             Some(b'\r') => {
                 self.version_is_missing();
@@ -271,6 +276,20 @@ impl RequestLine {
             _ => return Step::Refused(LineEnd::InvalidRequest),
         }
         Step::On
+    }
+
+    /// Takes the end of a line in its usual form, `HTTP/1.1` and no more, in one step.
+    fn usual_version(&mut self, rest: &[u8], here: usize) -> bool {
+        let Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ (b'0' | b'1'), b'\r', b'\n']) =
+            rest.first_chunk::<10>()
+        else {
+            return false;
+        };
+        self.protocol_start = here;
+        (self.major, self.minor) = (1, u16::from(minor - b'0'));
+        self.end = here + "HTTP/1.1".len();
+        self.state = State::AlmostDone;
+        true
     }
 
     fn version_is_missing(&mut self) {

@@ -103,22 +103,28 @@ pub struct ResponseHead {
     encoding_place: Option<usize>,
 }
 
-/// Fields of which only the first counts; the rest is dropped with a warning.
-const SINGLE: [&[u8]; 14] = [
-    b"etag",
-    b"date",
-    b"status",
-    b"server",
-    b"refresh",
-    b"expires",
-    b"location",
-    b"content-type",
-    b"last-modified",
-    b"x-accel-expires",
-    b"x-accel-charset",
-    b"x-accel-redirect",
-    b"x-accel-buffering",
-    b"x-accel-limit-rate",
+/// Fields of which only the first counts; the rest is dropped with a warning. By the length of their names, which tells
+/// almost every other name apart.
+const SINGLE: [&[&[u8]]; 19] = [
+    &[],
+    &[],
+    &[],
+    &[],
+    &[b"etag", b"date"],
+    &[],
+    &[b"status", b"server"],
+    &[b"refresh", b"expires"],
+    &[b"location"],
+    &[],
+    &[],
+    &[],
+    &[b"content-type"],
+    &[b"last-modified"],
+    &[],
+    &[b"x-accel-expires", b"x-accel-charset"],
+    &[b"x-accel-redirect"],
+    &[b"x-accel-buffering"],
+    &[b"x-accel-limit-rate"],
 ];
 
 /// How many warnings a head can raise; more duplicates are dropped in silence.
@@ -325,8 +331,7 @@ impl ResponseHead {
             self.fields.push_spans(input, name_span, value_span);
             return Ok(());
         }
-        let usual = !matches!(name.first(), Some(b'c' | b'C' | b't' | b'T'));
-        if usual && self.earlier(input, name).is_none() {
+        if !matches!(name.len(), 10 | 14 | 17) && self.earlier(input, name).is_none() {
             // Neither about the connection nor about the body, and not there before.
         } else if name.eq_ignore_ascii_case(b"content-length") {
             if let Some(previous) = self.length_place {
@@ -357,7 +362,7 @@ impl ResponseHead {
             }
             self.chunked = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
-            self.connection_close |= contains_ignoring_case(value, b"close");
+            self.connection_close |= value != b"keep-alive" && contains_ignoring_case(value, b"close");
         } else if let Some(previous) = self.earlier(input, name) {
             if self.warnings.len() < WARNINGS_MAX {
                 let mut message = self.duplicate(input, previous);
@@ -372,8 +377,8 @@ impl ResponseHead {
 
     /// The place of an earlier field of this name, if the name may come once only.
     fn earlier(&self, input: &[u8], name: &[u8]) -> Option<usize> {
-        // The length tells almost every name apart before a comparison is made.
-        if !SINGLE.iter().any(|single| name.len() == single.len() && name.eq_ignore_ascii_case(single)) {
+        let candidates = SINGLE.get(name.len()).copied().unwrap_or_default();
+        if !candidates.iter().any(|single| name.eq_ignore_ascii_case(single)) {
             return None;
         }
         (0..self.fields.len()).find(|&index| {

@@ -78,8 +78,14 @@ fn serve(listener: TcpListener, text: &str) {
         let mut acceptor = Acceptor::new(socket).unwrap();
         let listen = Arc::new(acceptor.address().clone());
         while let Ok(accepted) = acceptor.accept().await {
-            let stream = accepted.into_stream().unwrap();
-            net::thread::spawn_local(engine::connection::serve(thread.clone(), stream, listen.clone()));
+            let (stream, ends) = accepted.into_stream().unwrap();
+            net::thread::spawn_local(engine::connection::serve(
+                thread.clone(),
+                stream,
+                ends,
+                listen.clone(),
+                (),
+            ));
         }
     });
     running.unwrap();

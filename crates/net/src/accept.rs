@@ -37,6 +37,15 @@ pub struct Accepted {
     local: Option<Address>,
 }
 
+/// The addresses of an accepted connection.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    /// Where it came from; an unnamed unix address for unix sockets.
+    pub peer: Address,
+    /// Where it was accepted.
+    pub local: Address,
+}
+
 impl Acceptor {
     /// Watches a bound and listening socket from this thread's runtime. The socket is made non-blocking.
     pub fn new(listener: Arc<OwnedFd>) -> Result<Acceptor, Errno> {
@@ -107,8 +116,10 @@ impl Accepted {
     }
 
     /// Ties the connection to this thread's runtime.
-    pub fn into_stream(self) -> Result<Stream, Errno> {
-        Stream::from_fd(self.fd, self.peer, self.local)
+    pub fn into_stream(self) -> Result<(Stream, Ends), Errno> {
+        let stream = Stream::from_fd(self.fd, &self.peer)?;
+        let local = self.local.unwrap_or_else(|| stream.local_address());
+        Ok((stream, Ends { peer: self.peer, local }))
     }
 }
 

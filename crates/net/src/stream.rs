@@ -81,8 +81,6 @@ pub struct Stream {
     pub(crate) socket: Socket,
     pub(crate) layer: Layer,
     timer: Timer,
-    peer: Address,
-    local: Option<Address>,
 }
 
 /// What stands between the application's bytes and the socket. The operations that match on it are the ones that
@@ -95,22 +93,19 @@ pub(crate) enum Layer {
 }
 
 impl Stream {
-    /// Takes a connected, non-blocking stream socket into this thread's runtime. `local` may be left out where
-    /// it is not known without asking the system. What waits to be read already, the event loop reports with its next
-    /// turn.
+    /// Takes a connected, non-blocking stream socket into this thread's runtime. What waits to be read already, the
+    /// event loop reports with its next turn. The stream does not keep the peer's address: whoever needs it, has it.
     ///
     /// Fails where the runtime cannot watch the descriptor (the system is out of memory or watches).
-    pub fn from_fd(fd: OwnedFd, peer: Address, local: Option<Address>) -> Result<Stream, Errno> {
+    pub fn from_fd(fd: OwnedFd, peer: &Address) -> Result<Stream, Errno> {
         // SAFETY: the descriptor is owned by the `AsyncFd` from here on, and an `OwnedFd` never changes its
         // number.
         let registered = unsafe { AsyncFd::register(fd) };
         let fd = registered.map_err(|error| errno_of(&error.into_parts().1))?;
         Ok(Stream {
-            socket: Socket { fd, read_at_once: false, write_is_full: false },
+            socket: Socket { fd, is_tcp: peer.inet().is_some(), read_at_once: false, write_is_full: false },
             layer: Layer::Plain,
             timer: Timer::new(),
-            peer,
-            local,
         })
     }
 
@@ -150,11 +145,7 @@ impl Stream {
         bytes_max: usize,
         deadline: Deadline,
     ) -> Result<usize, ReadError> {
-        poll_fn(|cx| {
-            let read = self.poll_read_into(cx, buffer, bytes_max).map_err(StreamError::Os);
-            self.or_timed_out(cx, deadline, read)
-        })
-        .await
+        poll_fn(|cx| self.poll_read_until(cx, buffer, bytes_max, deadline)).await
     }
 
     /// Writes all parts, with as few `writev` calls as the socket allows.
@@ -351,37 +342,33 @@ impl Stream {
         matches!(&self.layer, Layer::Tls(session) if session.has_data())
     }
 
-    /// Waits until the event loop reports that there may be something to read. Asks the system nothing: what
-    /// follows is a read, which waits on where the report was early.
-    pub async fn stirred(&mut self, deadline: Deadline) -> Result<(), ReadError> {
-        poll_fn(|cx| {
-            let ready =
-                if self.has_data() { Poll::Ready(Ok(())) } else { self.socket.poll_readable_maybe(cx) };
-            let ready = ready.map_err(StreamError::Os);
-            self.or_timed_out(cx, deadline, ready)
-        })
-        .await
+    /// Ready once there may be something to read: there is data already, or the event loop reports it. Asks the
+    /// system nothing: what follows is a read, which waits on where the report was early.
+    pub fn poll_stirred(&mut self, cx: &mut Context<'_>, deadline: Deadline) -> Poll<Result<(), ReadError>> {
+        let ready = if self.has_data() { Poll::Ready(Ok(())) } else { self.socket.poll_readable_maybe(cx) };
+        self.or_timed_out(cx, deadline, ready.map_err(StreamError::Os))
     }
 
-    /// Where the peer is.
-    pub fn peer_address(&self) -> &Address {
-        &self.peer
+    /// As [`Stream::read_into`].
+    pub fn poll_read_until(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+        bytes_max: usize,
+        deadline: Deadline,
+    ) -> Poll<Result<usize, ReadError>> {
+        let read = self.poll_read_into(cx, buffer, bytes_max).map_err(StreamError::Os);
+        self.or_timed_out(cx, deadline, read)
     }
 
-    /// Our end's address; asks the system once where it is not known (a listener on all addresses).
-    pub fn local_address(&mut self) -> &Address {
-        let socket = &self.socket.fd;
-        self.local.get_or_insert_with(|| {
-            rustix::net::getsockname(socket).map_or(Address::unix(b""), Address::from_any)
-        })
+    /// Our end's address, as the system knows it.
+    pub fn local_address(&self) -> Address {
+        rustix::net::getsockname(&self.socket.fd).map_or(Address::unix(b""), Address::from_any)
     }
 
     /// What nginx's `$tcpinfo_*` variables show; `None` for unix sockets.
     pub fn tcp_info(&self) -> Option<TcpInfo> {
-        match self.peer {
-            Address::Inet(_) => sockopt::tcp_info(self.as_fd()),
-            Address::Unix(_) => None,
-        }
+        if self.socket.is_tcp { sockopt::tcp_info(self.as_fd()) } else { None }
     }
 
     /// The timer, for waits that are not I/O on this stream.
@@ -429,6 +416,6 @@ impl AsFd for Stream {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Stream({})", self.peer)
+        write!(out, "Stream({:?})", self.socket.fd.get_ref())
     }
 }

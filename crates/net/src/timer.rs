@@ -16,32 +16,32 @@ use tokio::time::{Instant, Sleep};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
     at_ms: u64,
-    /// For limits "between two successive operations": every progress moves the moment by this much.
-    renew_ms: Option<u64>,
+    /// For limits "between two successive operations": every progress moves the moment by this much; 0: it stays.
+    renew_ms: u64,
 }
 
 impl Deadline {
     /// No limit.
-    pub const NONE: Deadline = Deadline { at_ms: u64::MAX, renew_ms: None };
+    pub const NONE: Deadline = Deadline { at_ms: u64::MAX, renew_ms: 0 };
 
     /// A moment that has passed already.
-    pub const PASSED: Deadline = Deadline { at_ms: 0, renew_ms: None };
+    pub const PASSED: Deadline = Deadline { at_ms: 0, renew_ms: 0 };
 
     /// A fixed moment, that far from now.
     pub fn after(duration: Duration) -> Deadline {
-        Deadline { at_ms: clock::now_ms().saturating_add(millis(duration)), renew_ms: None }
+        Deadline { at_ms: clock::now_ms().saturating_add(millis(duration)), renew_ms: 0 }
     }
 
     /// A limit between two successive operations, as nginx's `send_timeout` and `proxy_read_timeout` are meant:
     /// whenever an operation that takes several steps makes progress, the limit starts anew.
     pub fn between(duration: Duration) -> Deadline {
         let millis = millis(duration);
-        Deadline { at_ms: clock::now_ms().saturating_add(millis), renew_ms: Some(millis) }
+        Deadline { at_ms: clock::now_ms().saturating_add(millis), renew_ms: millis }
     }
 
     /// A fixed moment on the clock of [`clock::now_ms`].
     pub fn at_ms(at_ms: u64) -> Deadline {
-        Deadline { at_ms, renew_ms: None }
+        Deadline { at_ms, renew_ms: 0 }
     }
 
     /// The earlier of two; it renews as that one does.
@@ -56,8 +56,8 @@ impl Deadline {
 
     /// Tells that progress was made: a limit made by [`Deadline::between`] starts anew, others stay.
     pub fn progressed(&mut self) {
-        if let Some(millis) = self.renew_ms {
-            self.at_ms = clock::now_ms().saturating_add(millis);
+        if self.renew_ms > 0 {
+            self.at_ms = clock::now_ms().saturating_add(self.renew_ms);
         }
     }
 }
@@ -71,12 +71,19 @@ fn millis(duration: Duration) -> u64 {
 pub struct TimedOut;
 
 /// See the module's text. Costs nothing until it is first needed; works on a thread with a runtime only.
-#[derive(Default)]
 pub struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// When the runtime will wake us; meaningless while `armed` is false.
+    /// When the runtime will wake us; [`UNARMED`] when it will not.
     armed_ms: u64,
-    armed: bool,
+}
+
+/// Later than every moment there is.
+const UNARMED: u64 = u64::MAX;
+
+impl Default for Timer {
+    fn default() -> Timer {
+        Timer { sleep: None, armed_ms: UNARMED }
+    }
 }
 
 impl Timer {
@@ -93,7 +100,7 @@ impl Timer {
         loop {
             let sleep = self.armed_by(deadline);
             ready!(sleep.as_mut().poll(cx));
-            self.armed = false;
+            self.armed_ms = UNARMED;
             if clock::refresh() >= deadline.at_ms {
                 return Poll::Ready(());
             }
@@ -122,9 +129,8 @@ impl Timer {
     }
 
     fn armed_by(&mut self, deadline: Deadline) -> &mut Pin<Box<Sleep>> {
-        let must_move = !self.armed || self.armed_ms > deadline.at_ms;
+        let must_move = self.armed_ms > deadline.at_ms;
         if must_move {
-            self.armed = true;
             self.armed_ms = deadline.at_ms;
         }
         // An hour at most: the runtime's own bound on far moments does not matter then, and it is armed again.

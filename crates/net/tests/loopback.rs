@@ -1,6 +1,6 @@
 //! Streams, connecting and accepting, over loopback.
 
-use net::accept::Acceptor;
+use net::accept::{Acceptor, Ends};
 use net::address::Address;
 use net::connect::{ConnectOptions, ConnectStep, Probes, connect};
 use net::errno::Errno;
@@ -24,19 +24,25 @@ fn listener() -> (Arc<OwnedFd>, Address) {
 }
 
 async fn pair() -> (Stream, Stream) {
+    let (client, server, _) = pair_with_ends().await;
+    (client, server)
+}
+
+async fn pair_with_ends() -> (Stream, Stream, Ends) {
     let (fd, address) = listener();
     let mut acceptor = Acceptor::new(fd).expect("the runtime watches it");
     let client = connect(&address, &ConnectOptions::default(), soon()).await.expect("someone listens");
-    let server = acceptor.accept().await.expect("a connection waits").into_stream().expect("it is watched");
-    (client, server)
+    let accepted = acceptor.accept().await.expect("a connection waits");
+    let (server, ends) = accepted.into_stream().expect("it is watched");
+    (client, server, ends)
 }
 
 #[test]
 fn bytes_go_both_ways_and_addresses_agree() {
     run(async {
-        let (mut client, mut server) = pair().await;
-        assert_eq!(client.peer_address().clone(), server.local_address().clone());
-        assert_eq!(server.peer_address().clone(), client.local_address().clone());
+        let (mut client, mut server, ends) = pair_with_ends().await;
+        assert_eq!(ends.local, server.local_address());
+        assert_eq!(ends.peer, client.local_address());
 
         let mut parts = [IoSlice::new(b""), IoSlice::new(b"GET / "), IoSlice::new(b"HTTP/1.1\r\n\r\n")];
         client.write_all(&mut parts, soon()).await.expect("it is written");
@@ -239,7 +245,7 @@ fn connecting_fails_in_the_words_of_the_system() {
             send_buffer_bytes: Some(65536),
             ..ConnectOptions::default()
         };
-        let mut stream = connect(&address, &local, soon()).await.expect("all of 127/8 is ours");
+        let stream = connect(&address, &local, soon()).await.expect("all of 127/8 is ours");
         assert_eq!(stream.local_address().ip(), "127.0.0.9".parse().ok());
     });
 }
@@ -279,7 +285,7 @@ fn unix_sockets_carry_streams_too() {
         let mut client = connect(&address, &ConnectOptions::default(), soon()).await.expect("it listens");
         let accepted = acceptor.accept().await.expect("one waits");
         assert_eq!(accepted.peer_address().to_string(), "unix:");
-        let mut server = accepted.into_stream().expect("it is watched");
+        let (mut server, _) = accepted.into_stream().expect("it is watched");
         client.set_nodelay(true).expect("no effect");
         client.write_all(&mut [IoSlice::new(b"ping")], soon()).await.expect("it is written");
         let mut buffer = [0; 16];
@@ -298,7 +304,7 @@ fn closing_an_acceptor_leaves_those_of_other_threads() {
         let mut acceptor = Acceptor::new(other).expect("it is watched");
         mailbox.recv().await;
         let accepted = acceptor.accept().await.expect("the socket still listens");
-        let mut stream = accepted.into_stream().expect("it is watched");
+        let (mut stream, _) = accepted.into_stream().expect("it is watched");
         stream.write_all(&mut [IoSlice::new(b"served")], soon()).await.expect("it is written");
     })
     .expect("threads can be started");

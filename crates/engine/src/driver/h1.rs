@@ -84,13 +84,23 @@ impl H1 {
     /// # Errors
     /// The connection broke or the deadline passed.
     pub async fn fill(&mut self, bytes_max: usize, deadline: Deadline) -> Result<usize, StreamError> {
+        poll_fn(|cx| self.poll_fill(cx, bytes_max, deadline)).await
+    }
+
+    /// As [`H1::fill`].
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes_max: usize,
+        deadline: Deadline,
+    ) -> Poll<Result<usize, StreamError>> {
         self.make_room(bytes_max);
-        let fresh = self.input.len() == self.consumed;
-        let count = self.stream.read_into(&mut self.input, bytes_max, deadline).await?;
+        let fresh = self.input.is_empty();
+        let count = ready!(self.stream.poll_read_until(cx, &mut self.input, bytes_max, deadline))?;
         if fresh {
             self.started_ms = net::clock::now_ms();
         }
-        Ok(count)
+        Poll::Ready(Ok(count))
     }
 
     /// Forgets what was used, where that makes room for more.

@@ -441,7 +441,7 @@ impl Task<'_> {
                     *snapshot = self.thread.snapshot();
                 }
                 if snapshot.variables.wants_tcp_info {
-                    self.facts.tcp_info.set(self.stream.tcp_info());
+                    self.facts.tcp_info.set(self.stream.tcp_info().map(Box::new));
                 }
                 request::begin(
                     self.thread,

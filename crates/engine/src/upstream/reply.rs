@@ -15,37 +15,30 @@ const KEPT_IN_REDIRECTS: [&[u8]; 6] =
     [b"Content-Type", b"Set-Cookie", b"Content-Disposition", b"Cache-Control", b"Expires", b"Accept-Ranges"];
 
 /// Takes over the answer.
-pub fn settle(request: &mut Request<'_>, head: Box<ResponseHead>, mut body: Box<UpstreamBody>) -> Flow {
-    let settings = body.call().settings.clone();
-    let ignored = &settings.ignore_headers;
-    request.upstream_fields.clear();
-    request.upstream_fields.extend_from(&head.fields);
-    if let Some(target) =
-        head.fields.get(b"X-Accel-Redirect").filter(|_| !ignored.has(IgnoreHeaders::REDIRECT))
-    {
-        let Some(target) = redirect_target(target) else {
-            let uri = bstr::BStr::new(target);
-            request.log_error(conf::Level::Error, format_args!("unsafe URI \"{uri}\" was detected"));
-            body.finish_quickly(request);
-            return Flow::Deny(Status::NOT_FOUND);
-        };
-        accel(request, &head, ignored.bits, &mut body);
-        body.finish_quickly(request);
-        for (name, value) in head.fields.iter() {
-            if KEPT_IN_REDIRECTS.iter().any(|kept| kept.eq_ignore_ascii_case(name)) {
-                copy_header(request, body.call(), name, value);
-            }
-        }
-        if request.method != http::Method::Head {
-            request.method = http::Method::Get;
-        }
-        return Flow::Redirect(target);
+pub fn settle(request: &mut Request<'_>, mut head: Box<ResponseHead>, body: Box<UpstreamBody>) -> Flow {
+    if request.snapshot.variables.wants_upstream_fields {
+        request.upstream_fields.clear();
+        request.upstream_fields.extend_from(&head.fields);
     }
-    if settings.intercept_errors.0
+    let flow = take_over(request, &head, body);
+    // Whoever asks later finds the fields here; nothing was copied for that.
+    std::mem::swap(&mut request.upstream_fields, &mut head.fields);
+    request.thread.spare.keep_head(head);
+    flow
+}
+
+fn take_over(request: &mut Request<'_>, head: &ResponseHead, mut body: Box<UpstreamBody>) -> Flow {
+    let call = body.call();
+    let ignored = call.settings.ignore_headers.bits;
+    let redirect = head.fields.get(b"X-Accel-Redirect").filter(|_| ignored & IgnoreHeaders::REDIRECT == 0);
+    let intercepted = call.settings.intercept_errors.0
         && head.status.0 >= 300
         && request.error_status.is_none()
-        && request.plan.error_pages.iter().any(|page| page.status == head.status.0)
-    {
+        && request.plan.error_pages.iter().any(|page| page.status == head.status.0);
+    if let Some(target) = redirect {
+        return accel_redirect(request, head, target, body);
+    }
+    if intercepted {
         if head.status == Status::UNAUTHORIZED {
             for value in head.fields.all(b"WWW-Authenticate") {
                 request.response.fields.push(b"WWW-Authenticate", value);
@@ -54,11 +47,36 @@ pub fn settle(request: &mut Request<'_>, head: Box<ResponseHead>, mut body: Box<
         body.finish_quickly(request);
         return Flow::Deny(head.status);
     }
-    accel(request, &head, ignored.bits, &mut body);
-    copy_head(request, body.call(), &head);
-    let status = head.status;
-    request.thread.spare.keep_head(head);
-    Flow::Reply(Reply { status, source: Source::Upstream(body) })
+    accel(request, head, ignored, &mut body);
+    copy_head(request, body.call(), head);
+    Flow::Reply(Reply { status: head.status, source: Source::Upstream(body) })
+}
+
+/// The upstream names another resource of ours to answer with.
+fn accel_redirect(
+    request: &mut Request<'_>,
+    head: &ResponseHead,
+    target: &[u8],
+    mut body: Box<UpstreamBody>,
+) -> Flow {
+    let Some(parsed) = redirect_target(target) else {
+        let uri = bstr::BStr::new(target);
+        request.log_error(conf::Level::Error, format_args!("unsafe URI \"{uri}\" was detected"));
+        body.finish_quickly(request);
+        return Flow::Deny(Status::NOT_FOUND);
+    };
+    let ignored = body.call().settings.ignore_headers.bits;
+    accel(request, head, ignored, &mut body);
+    body.finish_quickly(request);
+    for (name, value) in head.fields.iter() {
+        if KEPT_IN_REDIRECTS.iter().any(|kept| kept.eq_ignore_ascii_case(name)) {
+            copy_header(request, body.call(), name, value);
+        }
+    }
+    if request.method != http::Method::Head {
+        request.method = http::Method::Get;
+    }
+    Flow::Redirect(parsed)
 }
 
 /// `X-Accel-Redirect`: a URI of this server, escaped, or a named location.

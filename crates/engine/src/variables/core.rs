@@ -126,8 +126,11 @@ fn seconds(out: &mut Vec<u8>, milliseconds: u64) -> bool {
 }
 
 /// What the kernel said of the connection when the request began.
-fn tcp_info(request: &mut Request, out: &mut Vec<u8>, read: fn(net::sockopt::TcpInfo) -> u32) -> bool {
-    request.connection.tcp_info.get().is_some_and(|info| print(out, format_args!("{}", read(info))))
+fn tcp_info(request: &mut Request, out: &mut Vec<u8>, read: fn(&net::sockopt::TcpInfo) -> u32) -> bool {
+    let Some(info) = request.connection.tcp_info.take() else { return false };
+    let number = read(&info);
+    request.connection.tcp_info.set(Some(info));
+    print(out, format_args!("{number}"))
 }
 
 fn request_id(request: &mut Request, out: &mut Vec<u8>) -> bool {

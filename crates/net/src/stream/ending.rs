@@ -1,7 +1,6 @@
 //! The ways a connection ends, and the socket options that change how its bytes travel.
 
 use super::{Layer, Stream};
-use crate::address::Address;
 use crate::errno::Errno;
 use crate::timer::Deadline;
 use rustix::net::Shutdown;
@@ -47,19 +46,13 @@ impl Stream {
 
     /// `TCP_NODELAY`: small writes are sent at once. No effect on unix sockets.
     pub fn set_nodelay(&self, on: bool) -> Result<(), Errno> {
-        match self.peer {
-            Address::Inet(_) => rustix::net::sockopt::set_tcp_nodelay(&self.socket.fd, on),
-            Address::Unix(_) => Ok(()),
-        }
+        if self.socket.is_tcp { rustix::net::sockopt::set_tcp_nodelay(&self.socket.fd, on) } else { Ok(()) }
     }
 
     /// `TCP_CORK` (nginx's `tcp_nopush`): only full packets are sent until it is switched off. No effect on unix
     /// sockets.
     pub fn set_cork(&self, on: bool) -> Result<(), Errno> {
-        match self.peer {
-            Address::Inet(_) => rustix::net::sockopt::set_tcp_cork(&self.socket.fd, on),
-            Address::Unix(_) => Ok(()),
-        }
+        if self.socket.is_tcp { rustix::net::sockopt::set_tcp_cork(&self.socket.fd, on) } else { Ok(()) }
     }
 }
 

@@ -14,6 +14,8 @@ use tokio::io::unix::AsyncFd;
 /// A connected, non-blocking stream socket, watched by this thread's runtime.
 pub(crate) struct Socket {
     pub(crate) fd: AsyncFd<OwnedFd>,
+    /// Not a unix socket.
+    pub(crate) is_tcp: bool,
     /// The next read is tried without waiting: the connection is new, or data was seen waiting.
     pub(crate) read_at_once: bool,
     /// The last write did not take everything: wait for room before the next.
