@@ -62,6 +62,23 @@ http {
         return 200 \"$ssl_client_verify $ssl_client_s_dn\\n\";
     }
     server {
+        listen %HOST%:8446 ssl;
+        http2 on;
+        ssl_certificate rsa.crt;
+        ssl_certificate_key rsa.key;
+        return 200 \"$server_protocol $ssl_server_name $connection\\n\";
+    }
+    server {
+        listen %HOST%:8447;
+        location / {
+            proxy_pass https://%HOST%:8446;
+            proxy_ssl_verify on;
+            proxy_ssl_trusted_certificate rsa.crt;
+            proxy_ssl_server_name on;
+            proxy_ssl_name $arg_name;
+        }
+    }
+    server {
         listen %HOST%:8444 ssl;
         ssl_reject_handshake on;
     }
@@ -159,6 +176,37 @@ fn requests_over_tls() {
     assert!(
         std::fs::read(server.path("large.read")).expect("curl wrote it").iter().all(|byte| *byte == b'x')
     );
+}
+
+#[test]
+fn http2_is_agreed_on() {
+    let Some(server) = server("tls-http2") else { return };
+    let visitor = Visitor(&server);
+    for (option, protocol) in [("--http2", "HTTP/2.0"), ("--http1.1", "HTTP/1.1")] {
+        let said = visitor.curl("https://HOST:8446/", &[option]);
+        assert!(said.starts_with(protocol), "{option}: {said}");
+    }
+    let version =
+        visitor.curl("https://HOST:8443/seen", &["--http2", "-o", "/dev/null", "-w", "%{http_version}"]);
+    assert_eq!(version, "1.1", "where HTTP/2 is off it is not offered");
+}
+
+#[test]
+fn upstreams_are_judged_by_the_name_that_each_request_wants() {
+    let Some(server) = server("tls-upstream") else { return };
+    let visitor = Visitor(&server);
+    let right = visitor.curl("http://HOST:8447/?name=rsa.example", &[]);
+    assert!(right.starts_with("HTTP/1.1 rsa.example "), "{right}");
+    assert_eq!(
+        visitor.curl("http://HOST:8447/?name=rsa.example", &[]),
+        right,
+        "the connection is used again"
+    );
+    // The connection that is kept was judged under another name.
+    let wrong = visitor.curl("http://HOST:8447/?name=other.example", &[]);
+    assert!(wrong.contains("502 Bad Gateway"), "{wrong}");
+    let told = "upstream SSL certificate does not match \"other.example\" while SSL handshaking to upstream";
+    assert!(server.log().contains(told), "{}", server.log());
 }
 
 #[test]

@@ -143,11 +143,11 @@ impl Asking {
     }
 
     /// Whose kept connections may be used.
-    pub(super) fn owner(&self, request: &Request<'_>) -> Owner {
+    pub(super) fn owner(&self, request: &mut Request<'_>) -> Owner {
         let location = self.upstream.keepalive.local.then_some(&request.plan.name[..]);
         let owner = Owner::of(&self.upstream.name, location);
         match &self.call.tls {
-            Some(tls) => owner.through(Arc::as_ptr(tls) as usize),
+            Some(tls) => owner.through_tls(tls.number, &tls.name_for(request)),
             None => owner,
         }
     }

@@ -49,9 +49,10 @@ impl Owner {
         Owner { upstream: fingerprint(upstream), location: location.map_or(0, fingerprint) }
     }
 
-    /// Connections that speak TLS are used by those who speak it in the same way.
-    pub fn through(self, settings: usize) -> Owner {
-        Owner { location: self.location ^ (settings as u64 | 1).rotate_left(17), ..self }
+    /// A connection whose peer was judged by these settings, under this name, serves nobody who judges otherwise.
+    pub fn through_tls(self, number: u64, name: &[u8]) -> Owner {
+        let settings = fingerprint(&number.to_le_bytes());
+        Owner { location: self.location ^ settings ^ fingerprint(name).rotate_left(17), ..self }
     }
 }
 

@@ -9,6 +9,7 @@ use http::Status;
 use net::stream::Stream;
 use net::timer::Deadline;
 use net::tls::{ClientSettings, HandshakeError};
+use std::sync::atomic::{AtomicU64, Ordering};
 use template::Template;
 
 /// How a location speaks TLS to its upstream.
@@ -17,6 +18,26 @@ pub struct UpstreamTls {
     pub settings: ClientSettings,
     /// The name the peer must have; none: the host that the request is passed to.
     pub name: Option<Template>,
+    /// Tells these settings from all others that this process has had.
+    pub number: u64,
+}
+
+impl UpstreamTls {
+    /// Settings with a number of their own.
+    pub fn new(settings: ClientSettings, name: Option<Template>) -> UpstreamTls {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        UpstreamTls { settings, name, number: NUMBERS.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// The name that the peer must have for this request.
+    pub(super) fn name_for(&self, request: &mut Request<'_>) -> Vec<u8> {
+        let mut name = match &self.name {
+            Some(template) => request.render(template),
+            None => request.passed_to.as_ref().map(|named| named.host.clone()).unwrap_or_default(),
+        };
+        name.truncate(without_port(&name).len());
+        name
+    }
 }
 
 /// Makes the handshake, and judges the peer's certificate where that is asked for.
@@ -26,11 +47,7 @@ pub(super) async fn secure(
     stream: &mut Stream,
     deadline: Deadline,
 ) -> Result<(), Failure> {
-    let name = match &tls.name {
-        Some(template) => request.render(template),
-        None => request.passed_to.as_ref().map(|named| named.host.clone()).unwrap_or_default(),
-    };
-    let name = String::from_utf8_lossy(without_port(&name)).into_owned();
+    let name = String::from_utf8_lossy(&tls.name_for(request)).into_owned();
     // An abbreviated handshake would wait for acknowledgements otherwise.
     let _ = stream.set_nodelay(true);
     request.action = "SSL handshaking to upstream";

@@ -132,7 +132,7 @@ pub fn make(conf: &UpstreamConf, build: &mut Build) -> Option<Arc<UpstreamTls>> 
             made
         }
     };
-    Some(Arc::new(UpstreamTls { settings: settings?, name: (*conf.name).clone() }))
+    Some(Arc::new(UpstreamTls::new(settings?, (*conf.name).clone())))
 }
 
 impl UpstreamConf {
