@@ -214,6 +214,15 @@ impl Driver {
         }
     }
 
+    /// `tcp_nodelay`: what is about to be sent in several pieces is not held back.
+    pub fn be_prompt(&mut self) {
+        match self {
+            Driver::H1(h1) => h1.stream.be_prompt(),
+            // One connection for many requests has been told at its beginning.
+            Driver::H2(_) | Driver::Memory(_) => {}
+        }
+    }
+
     /// Puts a small piece of the body behind what waits to be sent, without waiting; none where that cannot be done.
     pub fn join(&mut self, bytes: &[u8]) -> Option<u64> {
         match self {

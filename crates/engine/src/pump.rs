@@ -198,12 +198,20 @@ pub fn send_at_once(request: &mut Request<'_>, driver: &mut Driver, bytes: &[u8]
     joined.is_some()
 }
 
+/// An answer in one piece leaves at once anyway; those in several are told not to wait for each other.
+pub fn be_prompt(request: &Request<'_>, driver: &mut Driver) {
+    if request.plan.core.tcp_nodelay.0 {
+        driver.be_prompt();
+    }
+}
+
 /// Sends bytes, as fast as `limit_rate` allows.
 pub async fn send_bytes(request: &mut Request<'_>, driver: &mut Driver, bytes: &[u8]) -> Result<(), Broken> {
     if send_at_once(request, driver, bytes) {
         return Ok(());
     }
     let deadline = send_deadline(request);
+    be_prompt(request, driver);
     let mut rest = bytes;
     while !rest.is_empty() {
         let allowed = allowance(request, driver).await?;
@@ -221,6 +229,7 @@ async fn send_file(
     mut range: FileRange,
 ) -> Result<(), Broken> {
     let deadline = send_deadline(request);
+    be_prompt(request, driver);
     let chunk_bytes_max = request.plan.core.sendfile_max_chunk.0.max(1);
     while range.length > 0 {
         let allowed = allowance(request, driver).await?;

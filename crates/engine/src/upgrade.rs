@@ -65,6 +65,9 @@ pub async fn tunnel(
     silence: Duration,
 ) -> Result<(), Broken> {
     driver.flush(crate::pump::send_deadline(request)).await.map_err(Broken::Client)?;
+    if request.plan.core.tcp_nodelay.0 {
+        driver.be_prompt();
+    }
     let Driver::H1(client) = driver else { return Ok(()) };
     let ahead = client.pending().to_vec();
     client.consumed = client.input.len();

@@ -103,7 +103,13 @@ impl Stream {
         let registered = unsafe { AsyncFd::register(fd) };
         let fd = registered.map_err(|error| errno_of(&error.into_parts().1))?;
         Ok(Stream {
-            socket: Socket { fd, is_tcp: peer.inet().is_some(), read_at_once: false, write_is_full: false },
+            socket: Socket {
+                fd,
+                is_tcp: peer.inet().is_some(),
+                is_prompt: false,
+                read_at_once: false,
+                write_is_full: false,
+            },
             layer: Layer::Plain,
             timer: Timer::new(),
         })

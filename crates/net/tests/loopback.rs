@@ -274,6 +274,17 @@ fn a_peer_that_does_not_answer_runs_into_the_limit() {
 }
 
 #[test]
+fn a_stream_that_is_prompt_holds_nothing_back() {
+    run(async {
+        let (_client, mut server) = pair().await;
+        let held_back = |stream: &Stream| !rustix::net::sockopt::tcp_nodelay(stream).expect("it is TCP");
+        assert!(held_back(&server), "small answers leave in one piece and need no option");
+        server.be_prompt();
+        assert!(!held_back(&server));
+    });
+}
+
+#[test]
 fn unix_sockets_carry_streams_too() {
     let path = std::env::temp_dir().join(format!("gapura-net-unix-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);

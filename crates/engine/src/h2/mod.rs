@@ -108,11 +108,14 @@ pub async fn is_spoken(
 }
 
 /// Serves a connection that speaks HTTP/2 until it ends. `ahead` is what was read of it already.
-pub async fn serve(thread: &Rc<Thread>, facts: Facts, stream: Stream, ahead: Vec<u8>) {
+pub async fn serve(thread: &Rc<Thread>, facts: Facts, mut stream: Stream, ahead: Vec<u8>) {
     let snapshot = thread.snapshot();
     let Some(listener) = snapshot.listen_for(facts.local_address(), &facts.listen) else { return };
     let site = snapshot.site(listener.default_site);
     let core = snapshot.plan(site.plan).core.clone();
+    if core.tcp_nodelay.0 {
+        stream.be_prompt();
+    }
     let (limits, options) = settings(&site.core);
     let header_timeout = Duration::from_millis(site.core.client_header_timeout.0);
     let shared = Rc::new(Shared {

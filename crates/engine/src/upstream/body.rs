@@ -210,6 +210,9 @@ pub async fn deliver(
         let rate = request.render(template);
         body.rate = schema::value::size(&rate).unwrap_or(0) as u64;
     }
+    if !body.incoming.is_over() {
+        pump::be_prompt(request, driver);
+    }
     let result = body.flow(request, driver, &mut transforms).await;
     body.settle(request);
     result

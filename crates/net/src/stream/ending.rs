@@ -49,6 +49,15 @@ impl Stream {
         if self.socket.is_tcp { rustix::net::sockopt::set_tcp_nodelay(&self.socket.fd, on) } else { Ok(()) }
     }
 
+    /// `TCP_NODELAY`, once: from here on the last piece of what is sent does not wait for the peer to acknowledge the
+    /// one before, which it may put off for 40 ms.
+    pub fn be_prompt(&mut self) {
+        if !std::mem::replace(&mut self.socket.is_prompt, true) {
+            // Where it cannot be set, bytes go out all the same.
+            let _ = self.set_nodelay(true);
+        }
+    }
+
     /// `TCP_CORK` (nginx's `tcp_nopush`): only full packets are sent until it is switched off. No effect on unix
     /// sockets.
     pub fn set_cork(&self, on: bool) -> Result<(), Errno> {

@@ -16,6 +16,8 @@ pub(crate) struct Socket {
     pub(crate) fd: AsyncFd<OwnedFd>,
     /// Not a unix socket.
     pub(crate) is_tcp: bool,
+    /// `TCP_NODELAY` was set.
+    pub(crate) is_prompt: bool,
     /// The next read is tried without waiting: the connection is new, or data was seen waiting.
     pub(crate) read_at_once: bool,
     /// The last write did not take everything: wait for room before the next.
