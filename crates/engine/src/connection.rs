@@ -253,7 +253,7 @@ enum Came {
 
 /// Reads the first bytes of a request, at most until `pause`.
 async fn first_bytes(thread: &Thread, facts: &Facts, h1: &mut H1, keep: &Keep, pause: Deadline) -> Came {
-    let ahead = !h1.pending().is_empty();
+    let ahead = h1.begins_at_once();
     facts.pipelined.set(ahead && facts.requests.get() > 0);
     if ahead {
         return Came::Bytes;

@@ -6,6 +6,7 @@
 
 mod app;
 mod arguments;
+mod authority;
 mod lifeline;
 mod screen;
 mod server;
@@ -33,10 +34,11 @@ use arguments::{APPS_MAX, Options, Request};
 use screen::{Keyboard, Screen, say};
 use server::{Server, State, app_address};
 use traffic::{Log, Seen};
-use tree::Tree;
+use tree::{Doors, Tree};
 use view::{MESSAGE_LINES_MAX, RECENT_MAX, View, addresses};
 
 const GATEWAY_PORT: u16 = 8080;
+const HTTPS_PORT: u16 = 8443;
 const APP_PORT: u16 = 3000;
 /// How many ports after the wished one are tried.
 const PORTS_TRIED_MAX: u16 = 100;
@@ -112,6 +114,7 @@ enum Event {
 struct Demo {
     // Dropped in this order: first the gateway, then what it talks to, last the files.
     gateway: Server,
+    doors: Doors,
     apps: Vec<(Server, u64)>,
     tree: Tree,
     /// The tutorial's file, which people are to edit.
@@ -131,22 +134,31 @@ impl Demo {
     fn start(options: Options) -> Result<Demo, String> {
         let mut notes = Vec::new();
         let wished = options.port.unwrap_or(GATEWAY_PORT);
-        let port = free_port(wished, |port| vec![(Ipv4Addr::LOCALHOST, port).into()])?;
-        if port != wished {
-            notes.push(format!("Port {wished} is taken; the gateway listens on {port}."));
-        }
         let tree = Tree::make(options.dir.as_deref())?;
+        let mut door = |wished| -> Result<SocketAddr, String> {
+            let port = free_port(wished, |port| vec![(Ipv4Addr::LOCALHOST, port).into()])?;
+            if port != wished {
+                notes.push(format!("Port {wished} is taken; the gateway listens on {port}."));
+            }
+            Ok((Ipv4Addr::LOCALHOST, port).into())
+        };
+        let mut doors = Doors { plain: door(wished)?, https: None };
+        if options.https {
+            doors.https = Some(door(HTTPS_PORT)?);
+            let certificate = authority::prepare(&tree.folder)?;
+            notes.extend(how_to_trust(&certificate));
+        }
         let (apps, app_port) = start_apps(&options, &tree.folder.join("logs"))?;
         if app_port != APP_PORT {
             notes.push(format!("Port {APP_PORT} is taken; the servers listen on {app_port}."));
         }
-        let gateway: SocketAddr = (Ipv4Addr::LOCALHOST, port).into();
         let addresses: Vec<SocketAddr> = apps.iter().map(|(app, _)| app.address).collect();
-        for kept in tree.write(gateway, &addresses)? {
+        for kept in tree.write(doors, &addresses)? {
             notes.push(format!("The file of the last time is kept as {kept}."));
         }
         let mut demo = Demo {
-            gateway: Server::new("gateway".to_owned(), gateway),
+            gateway: Server::new("gateway".to_owned(), doors.plain),
+            doors,
             apps,
             log: Log::follow(&tree.folder.join("logs/access.log")),
             file: tree.proxy_file(),
@@ -275,6 +287,7 @@ impl Demo {
     fn view(&self) -> View<'_> {
         View {
             gateway: &self.gateway,
+            doors: self.doors,
             apps: &self.apps,
             recent: &self.recent,
             total: self.total,
@@ -386,7 +399,7 @@ impl Demo {
 impl Demo {
     fn introduce(&self) -> io::Result<()> {
         let mut text = String::from("Gapura demo\n");
-        for (address, what) in addresses(self.gateway.address) {
+        for (address, what) in addresses(self.doors) {
             text += &format!("  {address:<40} {what}\n");
         }
         text += &format!("  edit {}\n", self.file.display());
@@ -434,6 +447,18 @@ fn start_apps(options: &Options, logs: &Path) -> Result<(Vec<(Server, u64)>, u16
             return Err(format!("the servers do not start; see {}", logs.display()));
         }
     }
+}
+
+/// What to say about the authority of the demo.
+fn how_to_trust(certificate: &Path) -> [String; 3] {
+    let certificate = certificate.display();
+    [
+        "An authority made for this demo, good for names under localhost alone, signs for the gateway."
+            .to_owned(),
+        "To trust it, import this file among your browser's authorities, or hand it to curl with --cacert:"
+            .to_owned(),
+        format!("{certificate}"),
+    ]
 }
 
 fn start_app(index: usize, address: SocketAddr, options: &Options, logs: &Path) -> Result<Server, String> {

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,26 +22,38 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Demo {
     process: Running,
     port: u16,
-    folder: Folder,
+    place: PathBuf,
+    /// Held for its removal.
+    folder: Option<Folder>,
 }
 
 impl Demo {
     fn start(options: &[&str]) -> Demo {
         let folder = Folder::new("gapura-demo");
+        let mut demo = Demo::started_in(folder.path(), options, "http://loadbalance.localhost:");
+        demo.folder = Some(folder);
+        demo
+    }
+
+    /// A demo in this folder that shows an address which begins with these words.
+    fn started_in(folder: &Path, options: &[&str], shown: &str) -> Demo {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_gapura"));
         command.arg("demo").args(["--port", &port.to_string()]).args(options);
-        command.arg("--dir").arg(folder.path().join("tree"));
-        let process = Running::start(&mut command, &folder.path().join("output"));
-        let demo = Demo { process, port, folder };
-        wait_for("the demo says where it is", PATIENCE, || {
-            demo.said().contains(&format!("http://loadbalance.localhost:{port}/")).then_some(())
-        });
+        command.arg("--dir").arg(folder.join("tree"));
+        let _ = fs::remove_file(folder.join("output")); // of an earlier demo in the same folder
+        let process = Running::start(&mut command, &folder.join("output"));
+        let demo = Demo { process, port, place: folder.to_owned(), folder: None };
+        wait_for("the demo says where it is", PATIENCE, || demo.said().contains(shown).then_some(()));
         demo
     }
 
     fn said(&self) -> String {
-        text_of(&self.folder.path().join("output"))
+        text_of(&self.place.join("output"))
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.place.join("tree")
     }
 
     fn gateway(&self) -> SocketAddr {
@@ -55,7 +69,7 @@ impl Demo {
 
     /// The addresses of the gateway and of the app servers, as the configuration has them.
     fn addresses(&self) -> BTreeSet<SocketAddr> {
-        let text = fs::read_to_string(self.folder.path().join("tree/sites/proxy.conf")).unwrap();
+        let text = fs::read_to_string(self.tree().join("sites/proxy.conf")).unwrap();
         text.split([' ', ';', '/', '\n']).filter_map(|word| word.parse().ok()).collect()
     }
 }
@@ -79,6 +93,56 @@ fn serves_both_names_and_says_who_answered() {
 }
 
 #[test]
+fn speaks_https_with_an_authority_of_its_own() {
+    let _alone = alone();
+    let mut trusted = None;
+    let folder = Folder::new("gapura-demo-https");
+    // The second start keeps the authority that was trusted at the first one.
+    for _ in 0..2 {
+        let demo = Demo::started_in(folder.path(), &["--https"], "https://loadbalance.localhost:");
+        let tls = demo.tree().join("tls");
+        let authority = fs::read_to_string(tls.join("authority.crt")).unwrap();
+        assert_eq!(trusted.get_or_insert_with(|| authority.clone()), &authority);
+        for key in ["authority.key", "gateway.key"] {
+            assert_eq!(fs::metadata(tls.join(key)).unwrap().permissions().mode() & 0o777, 0o600, "{key}");
+        }
+        let said = demo.said();
+        assert!(said.contains(&format!("--cacert:\n{}\n", tls.join("authority.crt").display())), "{said}");
+        let address = |name: &str| {
+            let from = said.find(&format!("https://{name}:")).unwrap();
+            said[from..].split_whitespace().next().unwrap().to_owned()
+        };
+        let certificate = tls.join("authority.crt").display().to_string();
+        let shown = "%{http_version} %{response_code}";
+        for (name, page) in
+            [("loadbalance.localhost", "came from"), ("localhost", "https://loadbalance.localhost:")]
+        {
+            let answer = curl(&["--cacert", &certificate, "-w", shown, &address(name)]);
+            assert!(answer.contains(page) && answer.ends_with("2 200"), "{answer}");
+        }
+        let refused = curl(&[&address("localhost")]);
+        assert!(refused.contains("SSL certificate problem"), "{refused}");
+        assert_eq!(demo.served_by("mydomain.localhost"), "app1", "plain HTTP goes on");
+    }
+    // The authority's key is good for nothing but the demo.
+    let text = output(
+        "openssl",
+        &["x509", "-noout", "-text", "-in", &format!("{}/tree/tls/authority.crt", folder.path().display())],
+    );
+    assert!(text.contains("DNS:localhost") && text.contains("IP:127.0.0.0/255.0.0.0"), "{text}");
+}
+
+fn curl(arguments: &[&str]) -> String {
+    output("curl", &[&["-sS", "--noproxy", "*", "--max-time", "10"], arguments].concat())
+}
+
+/// What a program writes, errors included.
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[test]
 fn leaves_nothing_behind() {
     let _alone = alone();
     for signal in [Signal::INT, Signal::HUP, Signal::KILL] {
@@ -92,7 +156,7 @@ fn leaves_nothing_behind() {
                 TcpStream::connect(address).is_err().then_some(())
             });
         }
-        assert!(demo.folder.path().join("tree/nginx.conf").exists(), "the files stay");
+        assert!(demo.tree().join("nginx.conf").exists(), "the files stay");
     }
 }
 

@@ -31,7 +31,8 @@ pub struct H1 {
     pub(super) chunked: bool,
     /// Is a `100 Continue` owed when the body is first asked for?
     pub(super) continue_owed: bool,
-    /// When the first byte of the head under way came, monotonic milliseconds.
+    /// When the head under way began, monotonic milliseconds: as its first byte was read or, where that came with what
+    /// went before, as that was done with.
     started_ms: u64,
 }
 
@@ -55,6 +56,15 @@ impl H1 {
             continue_owed: false,
             started_ms: 0,
         }
+    }
+
+    /// Are bytes of the next head there already? Then its time begins now.
+    pub fn begins_at_once(&mut self) -> bool {
+        let ahead = !self.pending().is_empty();
+        if ahead {
+            self.started_ms = net::clock::now_ms();
+        }
+        ahead
     }
 
     /// What was read and not yet used.
@@ -114,7 +124,7 @@ impl H1 {
         }
     }
 
-    /// When the first byte of the head under way came, monotonic milliseconds.
+    /// When the head under way began, monotonic milliseconds.
     pub fn head_started_ms(&self) -> u64 {
         self.started_ms
     }

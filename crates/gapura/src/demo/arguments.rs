@@ -17,6 +17,7 @@ Usage: gapura demo [OPTIONS]
 Options:
       --apps N        app servers to start with, 1 to 9 [default: 2]
       --port P        port of the gateway on 127.0.0.1 [default: 8080, or the next free one]
+      --https         HTTPS too, on port 8443 or the next free one, with an authority of the demo's own
       --command CMD   run CMD, say 'npm start', in place of each built-in app server; it is to listen on the
                       address in the environment variables HOST and PORT
       --dir DIR       folder for the configuration and the logs [default: ./gapura-demo]
@@ -39,6 +40,8 @@ pub struct Options {
     pub apps: usize,
     /// Port of the gateway, when one was named.
     pub port: Option<u16>,
+    /// Whether the gateway speaks HTTPS too.
+    pub https: bool,
     /// What to run in place of the built-in app server.
     pub command: Option<OsString>,
     /// Folder for the configuration and the logs, when one was named.
@@ -47,7 +50,7 @@ pub struct Options {
 
 /// Reads the words after `demo`. An option's value is the next word, or follows `=`.
 pub fn parse(words: &[Vec<u8>]) -> Result<Request, String> {
-    let mut options = Options { apps: 2, port: None, command: None, dir: None };
+    let mut options = Options { apps: 2, port: None, https: false, command: None, dir: None };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let (name, glued) = match word.iter().position(|&byte| byte == b'=') {
@@ -59,10 +62,14 @@ pub fn parse(words: &[Vec<u8>]) -> Result<Request, String> {
             let value = glued.clone().or_else(|| words.next().cloned());
             value.filter(|value| !value.is_empty()).ok_or(format!("option \"{shown}\" needs a value"))
         };
+        if glued.is_some() && matches!(name, b"--help" | b"--https") {
+            return Err(format!("option \"{shown}\" takes no value"));
+        }
         match name {
             b"-h" | b"--help" => return Ok(Request::Help),
             b"--apps" => options.apps = number(&shown, &value()?, 1, APPS_MAX)?,
             b"--port" => options.port = Some(number(&shown, &value()?, 1, u16::MAX)?),
+            b"--https" => options.https = true,
             b"--command" => options.command = Some(OsString::from_vec(value()?)),
             b"--dir" => options.dir = Some(OsString::from_vec(value()?).into()),
             _ => return Err(format!("unknown option \"{shown}\"")),
@@ -92,11 +99,16 @@ mod tests {
 
     #[test]
     fn options() {
-        let defaults = Options { apps: 2, port: None, command: None, dir: None };
+        let defaults = Options { apps: 2, port: None, https: false, command: None, dir: None };
         assert_eq!(check(""), Ok(Request::Run(defaults)));
-        let all =
-            Options { apps: 3, port: Some(9000), command: Some("start".into()), dir: Some("here".into()) };
-        assert_eq!(check("--apps 3 --port=9000 --command start --dir=here"), Ok(Request::Run(all)));
+        let all = Options {
+            apps: 3,
+            port: Some(9000),
+            https: true,
+            command: Some("start".into()),
+            dir: Some("here".into()),
+        };
+        assert_eq!(check("--apps 3 --port=9000 --https --command start --dir=here"), Ok(Request::Run(all)));
         assert_eq!(check("--apps 3 -h"), Ok(Request::Help));
     }
 
@@ -107,6 +119,7 @@ mod tests {
             ("--dir=", "option \"--dir\" needs a value"),
             ("--apps 0", "option \"--apps\" takes a number from 1 to 9, not \"0\""),
             ("--port 65536", "option \"--port\" takes a number from 1 to 65535, not \"65536\""),
+            ("--https=no", "option \"--https\" takes no value"),
             ("--fast", "unknown option \"--fast\""),
             ("start", "unknown option \"start\""),
         ] {

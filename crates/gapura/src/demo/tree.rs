@@ -11,6 +11,34 @@ const MARK: &str = "# Written by `gapura demo`.";
 
 const WELCOME: &str = include_str!("welcome.html");
 
+/// Where the gateway listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Doors {
+    /// For plain HTTP.
+    pub plain: SocketAddr,
+    /// For HTTPS, when that was asked for.
+    pub https: Option<SocketAddr>,
+}
+
+impl Doors {
+    /// What comes before and after a name in the addresses that people are to open: `https://` and `:8443`, say.
+    pub fn around_a_name(&self) -> (&'static str, String) {
+        match self.https {
+            Some(https) => ("https://", format!(":{}", https.port())),
+            None => ("http://", format!(":{}", self.plain.port())),
+        }
+    }
+
+    /// The `listen` lines of a server.
+    fn listen(&self, more: &str) -> String {
+        let mut lines = format!("    listen {}{more};\n", self.plain);
+        if let Some(https) = self.https {
+            let _ = writeln!(lines, "    listen {https} ssl{more};");
+        }
+        lines
+    }
+}
+
 /// The folder and what is in it.
 pub struct Tree {
     /// Where it is, absolute.
@@ -47,11 +75,12 @@ impl Tree {
     }
 
     /// Writes the files. One that was edited since is kept beside as `NAME.old`; their names are returned.
-    pub fn write(&self, gateway: SocketAddr, apps: &[SocketAddr]) -> Result<Vec<String>, String> {
+    pub fn write(&self, doors: Doors, apps: &[SocketAddr]) -> Result<Vec<String>, String> {
+        let (scheme, port) = doors.around_a_name();
         let files = [
-            ("nginx.conf", main_text(gateway)),
-            ("sites/proxy.conf", proxy_text(gateway, apps)),
-            ("html/index.html", WELCOME.replace("{{port}}", &gateway.port().to_string())),
+            ("nginx.conf", main_text(doors)),
+            ("sites/proxy.conf", proxy_text(doors, apps)),
+            ("html/index.html", WELCOME.replace("{{scheme}}", scheme).replace("{{port}}", &port)),
         ];
         let mut kept = Vec::new();
         for (name, text) in files {
@@ -92,9 +121,21 @@ impl Drop for Tree {
     }
 }
 
-fn main_text(gateway: SocketAddr) -> String {
+fn main_text(doors: Doors) -> String {
     // Root's folder may be closed to the user a worker would become.
     let user = if crate::site::is_root() { "user root;\n" } else { "" };
+    let https = match doors.https {
+        None => "",
+        Some(_) => {
+            "    # Signed by the authority in tls/authority.crt, which was made for this demo.
+    ssl_certificate tls/gateway.crt;
+    ssl_certificate_key tls/gateway.key;
+    http2 on;
+
+"
+        }
+    };
+    let listen = doors.listen(" default_server").replace("    listen", "        listen");
     format!(
         "{MARK} Change what you like, then press r in the demo.
 {user}worker_processes 2;
@@ -110,13 +151,12 @@ http {{
     log_format demo '$time_iso8601 $host $status $request_time \"$upstream_addr\" $request';
     access_log logs/access.log demo;
 
-    # The tutorial's proxy.conf is in this folder. Any other file in it counts too.
+{https}    # The tutorial's proxy.conf is in this folder. Any other file in it counts too.
     include sites/*.conf;
 
     # For every other name: a page that watches the servers.
     server {{
-        listen {gateway} default_server;
-        root html;
+{listen}        root html;
         access_log off;
     }}
 }}
@@ -124,8 +164,9 @@ http {{
     )
 }
 
-fn proxy_text(gateway: SocketAddr, apps: &[SocketAddr]) -> String {
+fn proxy_text(doors: Doors, apps: &[SocketAddr]) -> String {
     let first = apps.first().map(SocketAddr::to_string).unwrap_or_default();
+    let listen = doors.listen("");
     let mut servers = String::new();
     for app in apps {
         let _ = writeln!(servers, "    server {app};");
@@ -133,8 +174,7 @@ fn proxy_text(gateway: SocketAddr, apps: &[SocketAddr]) -> String {
     format!(
         "# A reverse proxy: one name, one app server.
 server {{
-    listen {gateway};
-    server_name mydomain.localhost;
+{listen}    server_name mydomain.localhost;
 
     location / {{
         proxy_pass http://{first};
@@ -145,8 +185,7 @@ server {{
 upstream wayshub {{
 {servers}}}
 server {{
-    listen {gateway};
-    server_name loadbalance.localhost;
+{listen}    server_name loadbalance.localhost;
 
     location / {{
         proxy_pass http://wayshub;
@@ -177,11 +216,11 @@ mod tests {
 
     #[test]
     fn a_server_is_added_once() {
-        let gateway = address("127.0.0.1:8080");
+        let doors = Doors { plain: address("127.0.0.1:8080"), https: None };
         let apps = [address("127.0.0.2:3000"), address("127.0.0.3:3000")];
-        let one = proxy_text(gateway, &apps[..1]);
+        let one = proxy_text(doors, &apps[..1]);
         let two = with_server(&one, apps[1]).unwrap();
-        assert_eq!(two, proxy_text(gateway, &apps));
+        assert_eq!(two, proxy_text(doors, &apps));
         assert_eq!(with_server(&two, apps[1]).unwrap(), two);
         assert_eq!(with_server("server { }", apps[1]), None);
         assert_eq!(with_server("upstream wayshub {", apps[1]), None);
@@ -191,11 +230,12 @@ mod tests {
     fn edits_are_kept_and_strangers_refused() {
         let folder = std::env::temp_dir().join(format!("gapura-demo-tree-{}", std::process::id()));
         let tree = Tree::make(Some(&folder)).unwrap();
-        let (gateway, apps) = (address("127.0.0.1:8080"), [address("127.0.0.2:3000")]);
-        assert_eq!(tree.write(gateway, &apps), Ok(vec![]));
-        assert_eq!(tree.write(gateway, &apps), Ok(vec![]), "nothing was edited");
+        let doors = Doors { plain: address("127.0.0.1:8080"), https: Some(address("127.0.0.1:8443")) };
+        let apps = [address("127.0.0.2:3000")];
+        assert_eq!(tree.write(doors, &apps), Ok(vec![]));
+        assert_eq!(tree.write(doors, &apps), Ok(vec![]), "nothing was edited");
         fs::write(tree.proxy_file(), "# mine\n").unwrap();
-        assert_eq!(tree.write(gateway, &apps), Ok(vec!["sites/proxy.conf.old".to_owned()]));
+        assert_eq!(tree.write(doors, &apps), Ok(vec!["sites/proxy.conf.old".to_owned()]));
         assert_eq!(fs::read_to_string(folder.join("sites/proxy.conf.old")).unwrap(), "# mine\n");
         assert!(tree.add_server(address("127.0.0.3:3000")).unwrap());
 

@@ -1,12 +1,12 @@
 //! What the demo shows: which addresses to open, which servers there are, who answered, and what to try.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use super::screen::{Line, Style};
 use super::server::{Server, State};
 use super::traffic::Seen;
+use super::tree::Doors;
 
 /// Requests kept for the list.
 pub const RECENT_MAX: usize = 60;
@@ -16,8 +16,10 @@ pub const MESSAGE_LINES_MAX: usize = 24;
 
 /// Everything that is shown.
 pub struct View<'a> {
-    /// Where the gateway listens.
+    /// The process of the gateway.
     pub gateway: &'a Server,
+    /// Where it listens.
+    pub doors: Doors,
     /// The app servers, with the number of answers each gave.
     pub apps: &'a [(Server, u64)],
     /// The last requests, newest last.
@@ -33,12 +35,12 @@ pub struct View<'a> {
 }
 
 /// The addresses to open and what each shows, for the screen and for plain output.
-pub fn addresses(gateway: SocketAddr) -> [(String, &'static str); 3] {
-    let port = gateway.port();
+pub fn addresses(doors: Doors) -> [(String, &'static str); 3] {
+    let (scheme, port) = doors.around_a_name();
     [
-        (format!("http://mydomain.localhost:{port}/"), "a reverse proxy: always the first server"),
-        (format!("http://loadbalance.localhost:{port}/"), "load balancing: each server in turn"),
-        (format!("http://localhost:{port}/"), "a page that watches the servers"),
+        (format!("{scheme}mydomain.localhost{port}/"), "a reverse proxy: always the first server"),
+        (format!("{scheme}loadbalance.localhost{port}/"), "load balancing: each server in turn"),
+        (format!("{scheme}localhost{port}/"), "a page that watches the servers"),
     ]
 }
 
@@ -46,7 +48,7 @@ impl View<'_> {
     /// The picture for a terminal of this size.
     pub fn picture(&self, columns: usize, rows: usize) -> Vec<Line> {
         let mut lines = vec![self.title(), Line::new()];
-        for (address, what) in addresses(self.gateway.address) {
+        for (address, what) in addresses(self.doors) {
             lines.push(Line::new().and(Style::Strong, format!("  {address:<40}")).and(Style::Soft, what));
         }
         lines.push(Line::new());
