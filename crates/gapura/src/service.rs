@@ -1,4 +1,8 @@
 //! The threads of a worker: each has an event loop, accepts from every listening socket, and serves.
+//!
+//! The first of them is the one that started the others. With one thread the process has no other, unless for work that
+//! takes a while: the kernel counts each use of a descriptor where threads share them, which costs a small request a
+//! fiftieth of its time.
 
 use crate::balance::{Balance, HANDED_OVER_MAX, HandedOver, Mine};
 use crate::identity::{Identity, Layout};
@@ -11,14 +15,12 @@ use net::accept::Acceptor;
 use net::errno::{Errno, ErrnoMessage};
 use net::listen::Listener;
 use net::log::file::LogFile;
-use net::thread::{Mailbox, Sender, mailbox, spawn_local};
+use net::thread::{Mailbox, Sender, aside, mailbox, spawn_local};
 use net::timer::{Deadline, Timer};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::thread::{CpuSet, sched_setaffinity};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long it may take until a configuration is dropped that nobody uses any more.
 const OLD_PAUSE: Duration = Duration::from_millis(500);
-/// How long a thread may take to stop accepting.
+/// How long all threads may take to stop accepting.
 const QUIT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is served. Immutable.
@@ -43,11 +45,17 @@ pub struct Generation {
     pub log_files: Vec<Arc<LogFile>>,
 }
 
-/// The running threads.
+/// The running threads. Dropping it stops none.
 pub struct Service {
-    threads: Vec<Thread>,
-    /// Readable once a thread has ended.
-    ended: Arc<OwnedFd>,
+    /// The way to each that was started.
+    commands: Vec<Sender<Command>>,
+    /// Those besides this one.
+    others: Vec<JoinHandle<()>>,
+    /// Each tells once that it has ended: in order, or in a panic.
+    ended: Mailbox<Progress>,
+    running: usize,
+    /// Where the process may run when its threads are not bound to processors.
+    processors: Option<CpuSet>,
     /// What is in force.
     snapshot: Arc<Snapshot>,
     /// What was in force before, and is still used by requests. The last hold on each is here: a large one takes a
@@ -55,43 +63,35 @@ pub struct Service {
     old: Vec<Arc<Snapshot>>,
 }
 
-struct Thread {
-    commands: Sender<Command>,
-    handle: JoinHandle<()>,
-    has_ended: Arc<AtomicBool>,
-}
-
 enum Command {
     /// Serve this from now on, on these sockets alone, and say when.
-    Serve(Arc<Generation>, Vec<Arc<OwnedFd>>, mpsc::Sender<Result<(), Errno>>),
+    Serve(Arc<Generation>, Vec<Arc<OwnedFd>>, Sender<Result<(), Errno>>),
     /// Accept nothing more, say so, and end with the last connection.
-    Quit(mpsc::Sender<()>),
+    Quit(Sender<()>),
     /// End now.
     Stop,
 }
 
-/// How the threads are.
+/// How threads ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Some run.
-    Running,
-    /// All have ended in order.
+    /// In order.
     Ended,
-    /// One has panicked.
+    /// In a panic.
     Broken,
 }
 
 impl Service {
-    /// Starts the threads. On an error, in words, nothing runs.
-    pub fn start(
+    /// Starts the threads; on this one, which has an event loop, what serves is a task. On an error, in words, nothing
+    /// is served.
+    pub async fn start(
         generation: Arc<Generation>,
         listeners: &[Listener],
         layout: &Layout,
         identity: Identity,
     ) -> Result<Service, String> {
-        let ended = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let ended = Arc::new(ended.map_err(|errno| format!("eventfd() failed ({})", ErrnoMessage(errno)))?);
-        let count = generation.loaded.essentials.threads;
+        let essentials = &generation.loaded.essentials;
+        let count = essentials.threads.max(1);
         let (doors, mailboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mailbox(HANDED_OVER_MAX)).unzip();
         let balance = Arc::new(Balance::new(doors));
         let process = Arc::new(Process::new(
@@ -99,52 +99,63 @@ impl Service {
             rustix::system::uname().nodename().to_bytes(),
             identity.product(),
         ));
-        let essentials = &generation.loaded.essentials;
         // As nginx's, a process without a master runs where it likes.
         let affinity = essentials.affinity.as_ref().filter(|_| essentials.master_process);
         let machine = std::thread::available_parallelism().map_or(1, usize::from);
-        let snapshot = generation.snapshot.clone();
-        let mut service = Service { threads: Vec::new(), ended, snapshot, old: Vec::new() };
+        let (end, ended) = mailbox(count);
+        let mut service = Service {
+            commands: Vec::new(),
+            others: Vec::new(),
+            ended,
+            running: 0,
+            processors: affinity.and_then(|_| sched_getaffinity(None).ok()),
+            snapshot: generation.snapshot.clone(),
+            old: Vec::new(),
+        };
         for (number, handed_over) in mailboxes.into_iter().enumerate() {
-            let balance = balance.clone();
             let (commands, orders) = mailbox(COMMANDS_MAX);
-            let has_ended = Arc::new(AtomicBool::new(false));
-            let (process, first) = (process.clone(), generation.snapshot.clone());
-            let ended = Ended { has_ended: has_ended.clone(), event: service.ended.clone() };
-            let processors = affinity.as_ref().map(|affinity| affinity.of_thread(number, machine));
-            let handle = net::thread::spawn(&format!("worker-{number}"), move || async move {
-                let _ended = ended;
-                let serving = engine::thread::Thread::new(process, first);
-                if let Some(processors) = processors {
-                    stay_on(&processors, &serving);
-                }
-                let mine = Mine { balance, number };
-                spawn_local(take_over(serving.clone(), handed_over));
-                thread(serving, mine, orders).await;
-            });
-            let handle = handle.map_err(|error| format!("could not start a thread: {error}"))?;
-            service.threads.push(Thread { commands, handle, has_ended });
+            let beginning = Beginning {
+                process: process.clone(),
+                first: generation.snapshot.clone(),
+                mine: Mine { balance: balance.clone(), number },
+                handed_over,
+                orders,
+                processors: affinity.map(|affinity| affinity.of_thread(number, machine)),
+                ended: Ended(end.clone()),
+            };
+            if number == 0 {
+                spawn_local(beginning.serve());
+            } else {
+                let handle = net::thread::spawn(&format!("worker-{number}"), move || beginning.serve());
+                let handle = handle.map_err(|error| format!("could not start a thread: {error}"))?;
+                service.others.push(handle);
+            }
+            service.commands.push(commands);
+            service.running += 1;
         }
-        service.serve(generation, listeners)?;
+        service.serve(generation, listeners).await?;
         Ok(service)
     }
 
     /// Makes all threads serve another generation on these sockets alone, and waits until they do. On an error, in
     /// words, some may.
-    pub fn serve(&mut self, generation: Arc<Generation>, listeners: &[Listener]) -> Result<(), String> {
+    pub async fn serve(&mut self, generation: Arc<Generation>, listeners: &[Listener]) -> Result<(), String> {
         let sockets: Vec<Arc<OwnedFd>> = listeners.iter().map(|listener| listener.socket.clone()).collect();
         // Peers of upstreams that stay keep what is known of them.
         if !Arc::ptr_eq(&self.snapshot, &generation.snapshot) {
             generation.snapshot.carry_from(&self.snapshot);
         }
-        let (answer, answers) = mpsc::channel();
+        let (answer, mut answers) = mailbox(self.commands.len());
         self.tell_all(|| Command::Serve(generation.clone(), sockets.clone(), answer.clone()));
         drop(answer);
-        for _ in &self.threads {
-            match answers.recv_timeout(PATIENCE) {
-                Ok(Ok(())) => {}
-                Ok(Err(errno)) => return Err(format!("could not watch a socket ({})", ErrnoMessage(errno))),
-                Err(_) => return Err("a thread does not answer".to_owned()),
+        let end = Deadline::after(PATIENCE);
+        for _ in &self.commands {
+            match Timer::new().with_deadline(end, answers.recv()).await {
+                Ok(Some(Ok(()))) => {}
+                Ok(Some(Err(errno))) => {
+                    return Err(format!("could not watch a socket ({})", ErrnoMessage(errno)));
+                }
+                Ok(None) | Err(_) => return Err("a thread does not answer".to_owned()),
             }
         }
         let before = std::mem::replace(&mut self.snapshot, generation.snapshot.clone());
@@ -155,77 +166,115 @@ impl Service {
     }
 
     /// Lets the threads finish what they serve. When it returns they accept nothing more.
-    pub fn quit(&self) {
-        let (answer, answers) = mpsc::channel();
+    pub async fn quit(&self) {
+        let (answer, mut answers) = mailbox(self.commands.len());
         self.tell_all(|| Command::Quit(answer.clone()));
         drop(answer);
-        for _ in &self.threads {
-            // One that has ended does not answer, and accepts nothing either.
-            let _ = answers.recv_timeout(QUIT_PATIENCE);
-        }
+        // One that has ended does not answer, and accepts nothing either.
+        let all = async { while answers.recv().await.is_some() {} };
+        let _ = Timer::new().with_deadline(Deadline::after(QUIT_PATIENCE), all).await;
     }
 
     /// Ends the threads now, and waits for them.
-    pub fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         self.tell_all(|| Command::Stop);
-        for thread in std::mem::take(&mut self.threads) {
-            // A panic was reported by the thread itself.
-            let _ = thread.handle.join();
+        while self.running > 0 && self.ended.recv().await.is_some() {
+            self.running -= 1;
         }
+        for thread in std::mem::take(&mut self.others) {
+            // A panic was reported by the thread itself.
+            let _ = thread.join();
+        }
+        // Lines of this thread are written by the time it says that it ends.
+        net::log::flush_thread();
     }
 
     /// Drops the configurations before that nobody uses any more. When to look again, while there are others.
-    pub fn forget_old(&mut self) -> Option<Duration> {
-        self.old.retain(|snapshot| Arc::strong_count(snapshot) > 1);
-        (!self.old.is_empty()).then_some(OLD_PAUSE)
+    pub fn forget_old(&mut self) -> Deadline {
+        let is_used = |snapshot: &mut Arc<Snapshot>| Arc::strong_count(snapshot) > 1;
+        let unused: Vec<_> = self.old.extract_if(.., |snapshot| !is_used(snapshot)).collect();
+        if !unused.is_empty() {
+            self.drop_aside(unused);
+        }
+        if self.old.is_empty() { Deadline::NONE } else { Deadline::after(OLD_PAUSE) }
     }
 
-    /// How far the threads are.
-    pub fn progress(&mut self) -> Progress {
-        let mut count = [0; 8];
-        // Nothing to read where none has ended since.
-        let _ = rustix::io::read(&*self.ended, &mut count);
-        let (ended, running): (Vec<Thread>, Vec<Thread>) = std::mem::take(&mut self.threads)
-            .into_iter()
-            .partition(|thread| thread.has_ended.load(Ordering::Acquire));
-        self.threads = running;
-        let broken = ended.into_iter().any(|thread| thread.handle.join().is_err());
-        match (broken, self.threads.is_empty()) {
-            (true, _) => Progress::Broken,
-            (false, true) => Progress::Ended,
-            (false, false) => Progress::Running,
+    /// Drops something large while this thread serves on.
+    pub fn drop_aside(&self, large: impl Send + 'static) {
+        // Nobody needs to know when.
+        drop(self.aside(move || drop(large)));
+    }
+
+    /// Does work beside serving, on any processor.
+    pub fn aside<T, W>(&self, work: W) -> impl Future<Output = Option<T>> + use<T, W>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> T + Send + 'static,
+    {
+        let processors = self.processors;
+        aside("aside", move || {
+            if let Some(processors) = processors {
+                // Where it may not run elsewhere it runs here.
+                let _ = sched_setaffinity(None, &processors);
+            }
+            work()
+        })
+    }
+
+    /// Waits until all threads have ended, or one in a panic.
+    pub async fn ended(&mut self) -> Progress {
+        while self.running > 0 {
+            if self.ended.recv().await != Some(Progress::Ended) {
+                return Progress::Broken;
+            }
+            self.running -= 1;
         }
+        Progress::Ended
     }
 
     fn tell_all(&self, command: impl Fn() -> Command) {
-        for thread in &self.threads {
+        for commands in &self.commands {
             // A thread that has ended needs no telling; one whose mailbox is full will be missed by `serve`.
-            let _ = thread.commands.try_send(command());
+            let _ = commands.try_send(command());
         }
     }
 }
 
-impl AsFd for Service {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ended.as_fd()
-    }
-}
-
-/// Tells the main thread, also when the thread panics.
-struct Ended {
-    has_ended: Arc<AtomicBool>,
-    event: Arc<OwnedFd>,
-}
+/// Tells how a thread ended, when it drops.
+struct Ended(Sender<Progress>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.has_ended.store(true, Ordering::Release);
-        // The counter cannot overflow with so few threads.
-        let _ = rustix::io::write(&*self.event, &1u64.to_ne_bytes());
+        let progress = if std::thread::panicking() { Progress::Broken } else { Progress::Ended };
+        // There is room for a word of each thread; where nobody listens nobody needs it.
+        let _ = self.0.try_send(progress);
     }
 }
 
-/// One thread: follows commands until it is told to end.
+/// What a thread begins with.
+struct Beginning {
+    process: Arc<Process>,
+    first: Arc<Snapshot>,
+    mine: Mine,
+    handed_over: Mailbox<HandedOver>,
+    orders: Mailbox<Command>,
+    /// The processors it stays on.
+    processors: Option<Vec<usize>>,
+    ended: Ended,
+}
+
+impl Beginning {
+    async fn serve(self) {
+        let _ended = self.ended;
+        let serving = engine::thread::Thread::new(self.process, self.first);
+        if let Some(processors) = self.processors {
+            stay_on(&processors, &serving);
+        }
+        spawn_local(take_over(serving.clone(), self.handed_over));
+        thread(serving, self.mine, self.orders).await;
+    }
+}
+
 /// Keeps this thread on some processors; none leaves it where it is.
 fn stay_on(processors: &[usize], serving: &engine::thread::Thread) {
     let snapshot = serving.snapshot();
@@ -243,6 +292,7 @@ fn stay_on(processors: &[usize], serving: &engine::thread::Thread) {
     }
 }
 
+/// One thread: follows commands until it is told to end.
 async fn thread(serving: Rc<engine::thread::Thread>, mine: Mine, mut orders: Mailbox<Command>) {
     let mut acceptors: Vec<(Arc<OwnedFd>, tokio::task::JoinHandle<()>)> = Vec::new();
     let logging = Rc::downgrade(&serving);
@@ -261,7 +311,7 @@ async fn thread(serving: Rc<engine::thread::Thread>, mine: Mine, mut orders: Mai
             Some(Command::Serve(generation, sockets, answer)) => {
                 let result = follow(&serving, &mine, &mut acceptors, &generation, &sockets);
                 // Where nobody waits any more nobody needs the answer.
-                let _ = answer.send(result);
+                let _ = answer.try_send(result);
             }
             Some(Command::Quit(answer)) => {
                 for (_, task) in acceptors.drain(..) {
@@ -269,7 +319,7 @@ async fn thread(serving: Rc<engine::thread::Thread>, mine: Mine, mut orders: Mai
                 }
                 serving.begin_stopping();
                 // Where nobody waits any more nobody needs the answer.
-                let _ = answer.send(());
+                let _ = answer.try_send(());
             }
             Some(Command::Stop) | None => return,
         }

@@ -2,17 +2,20 @@
 //! themselves.
 
 use crate::files::RecordedFiles;
+use crate::identity::Identity;
 use crate::journal::{Journal, redirect_stderr};
 use crate::master::{Generation as Opened, Start, open_files, signal_line, wanted_sockets};
-use crate::service::{Generation, Progress, Service};
+use crate::service::{Generation, Service};
 use crate::site::{self, Role};
 use crate::worker::open_sinks;
+use engine::race::{First, race};
+use net::errno::ErrnoMessage;
 use net::listen::{Listener, remove_socket_file};
 use net::log::file::LogFiles;
 use net::log::syslog::Severity;
-use net::process::channel::wait_readable;
 use net::process::signals::{Received, Signal, Signals};
-use std::os::fd::AsFd;
+use net::process::watch::Watch;
+use net::timer::Timer;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -36,14 +39,22 @@ pub fn run(
     pid: Vec<u8>,
     ready: impl FnOnce(&mut Journal),
 ) -> ExitCode {
-    let Opened { mut loaded, listeners, log_files } = opened;
-    let started = loaded.activate(&logs).and_then(|snapshot| {
-        drop(loaded.spent());
-        let generation = Arc::new(Generation { loaded, snapshot, log_files });
-        Ok((Service::start(generation.clone(), &listeners, &start.layout, journal.identity())?, generation))
-    });
-    let (service, generation) = match started {
-        Ok(started) => started,
+    net::thread::run(serve(journal, start, &mut signals, logs, opened, pid, ready))
+}
+
+async fn serve(
+    journal: Journal,
+    start: Start,
+    signals: &mut Signals,
+    logs: LogFiles,
+    opened: Opened,
+    pid: Vec<u8>,
+    ready: impl FnOnce(&mut Journal),
+) -> ExitCode {
+    let started = begin(opened, &start, &logs, journal.identity()).await;
+    let watch = Watch::new(&*signals).map_err(|errno| format!("could not wait ({})", ErrnoMessage(errno)));
+    let (service, generation, listeners, watch) = match started.and_then(|started| Ok((started, watch?))) {
+        Ok(((service, generation, listeners), watch)) => (service, generation, listeners, watch),
         Err(why) => {
             journal.write(Severity::Emerg, why);
             // The error was said; the file names a process that ends now.
@@ -53,7 +64,7 @@ pub fn run(
     };
     let mut single = Single { journal, start, logs, service, generation, listeners, is_ending: false };
     ready(&mut single.journal);
-    let code = single.serve(&mut signals);
+    let code = single.serve(signals, &watch).await;
     if let Err(errno) = rustix::fs::unlink(&pid[..]) {
         let message = format!("unlink() \"{}\" failed", bstr::BStr::new(&pid));
         single.journal.write_errno(Severity::Alert, message, errno);
@@ -65,26 +76,46 @@ pub fn run(
     code
 }
 
+/// Begins to serve what is open.
+async fn begin(
+    opened: Opened,
+    start: &Start,
+    logs: &LogFiles,
+    identity: Identity,
+) -> Result<(Service, Arc<Generation>, Vec<Listener>), String> {
+    let Opened { mut loaded, listeners, log_files } = opened;
+    let snapshot = loaded.activate(logs)?;
+    let spent = loaded.spent();
+    let generation = Arc::new(Generation { loaded, snapshot, log_files });
+    let service = Service::start(generation.clone(), &listeners, &start.layout, identity).await?;
+    service.drop_aside(spent);
+    Ok((service, generation, listeners))
+}
+
 impl Single {
-    fn serve(&mut self, signals: &mut Signals) -> ExitCode {
+    async fn serve(&mut self, signals: &mut Signals, watch: &Watch) -> ExitCode {
+        let mut timer = Timer::new();
         while !self.is_ending {
-            // A failure to wait is followed by another look.
-            let patience = self.service.forget_old();
-            let _ = wait_readable(&[signals.as_fd(), self.service.as_fd()], patience);
-            while let Some(received) = signals.take_next() {
-                self.signal(received);
-            }
-            if self.service.progress() == Progress::Broken {
-                self.journal.write(Severity::Alert, "a thread has panicked");
-                return ExitCode::FAILURE;
+            let next = self.service.forget_old();
+            match race(watch.readable(), race(self.service.ended(), timer.sleep(next))).await {
+                First::Left(_) => {
+                    while let Some(received) = signals.take_next() {
+                        self.signal(received).await;
+                    }
+                }
+                First::Right(First::Left(_)) => {
+                    self.journal.write(Severity::Alert, "a thread has panicked");
+                    return ExitCode::FAILURE;
+                }
+                First::Right(First::Right(())) => {}
             }
         }
-        self.service.stop();
+        self.service.stop().await;
         ExitCode::SUCCESS
     }
 
     /// nginx's single process ends at once for QUIT, too.
-    fn signal(&mut self, received: Received) {
+    async fn signal(&mut self, received: Received) {
         let action = match received.signal {
             Signal::Quit => ", shutting down",
             Signal::Terminate | Signal::Interrupt => ", exiting",
@@ -98,7 +129,7 @@ impl Single {
             Signal::Quit | Signal::Terminate | Signal::Interrupt => self.is_ending = true,
             Signal::Hangup => {
                 self.journal.write(Severity::Notice, "reconfiguring");
-                if self.reload().is_none() {
+                if self.reload().await.is_none() {
                     let message = "the new configuration was refused, the one before it goes on serving";
                     self.journal.write(Severity::Error, message);
                 }
@@ -120,10 +151,12 @@ impl Single {
     }
 
     /// `None`: refused, and why was said.
-    fn reload(&mut self) -> Option<()> {
-        let files = Arc::new(RecordedFiles::of_system());
-        let mut loaded =
-            site::load(&self.start.layout, self.start.command_line.as_deref(), files, Role::Master);
+    async fn reload(&mut self) -> Option<()> {
+        let (layout, command_line) = (self.start.layout.clone(), self.start.command_line.clone());
+        let load = move || {
+            site::load(&layout, command_line.as_deref(), Arc::new(RecordedFiles::of_system()), Role::Master)
+        };
+        let mut loaded = self.service.aside(load).await?;
         for (severity, line, _) in site::rendered(&loaded, false) {
             self.journal.write_rendered(severity, &line);
         }
@@ -138,7 +171,7 @@ impl Single {
         let snapshot = loaded.activate(&self.logs).map_err(emerg).ok()?;
         let spent = loaded.spent();
         let new = Arc::new(Generation { loaded, snapshot, log_files });
-        let served = self.service.serve(new.clone(), &listeners);
+        let served = self.service.serve(new.clone(), &listeners).await;
         let (kept, dropped) =
             if served.is_ok() { (&listeners, &self.listeners) } else { (&self.listeners, &listeners) };
         for listener in dropped.iter().filter(|one| !holds(kept, one)) {
@@ -150,7 +183,7 @@ impl Single {
         let sinks = open_sinks(&self.generation.loaded.essentials.error_logs, &self.logs);
         self.journal.replace(sinks);
         redirect_stderr(&self.journal, &self.generation.loaded.essentials);
-        drop(spent);
+        self.service.drop_aside(spent);
         Some(())
     }
 }

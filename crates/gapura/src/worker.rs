@@ -1,6 +1,7 @@
 //! The worker: an unprivileged process that serves what the master hands it.
 //!
-//! Its main thread waits for signals, for the master and for the end of its other threads; those do the serving.
+//! Its main thread waits for signals, for the master and for the end of what serves, and serves as well. What takes a
+//! while (reading a configuration, taking one apart) is done beside it.
 
 use crate::files::RecordedFiles;
 use crate::journal::{Journal, JournalSink, redirect_stderr};
@@ -8,19 +9,22 @@ use crate::service::{Generation, Progress, Service};
 use crate::site::{self, LogTarget, Role};
 use crate::wire::{Assignment, Order, Verdict};
 use engine::compile::Compiled;
+use engine::race::{First, race};
 use net::errno::ErrnoMessage;
 use net::listen::Listener;
 use net::log::file::LogFiles;
 use net::log::syslog::Severity;
 use net::log::{Log, Sink};
-use net::process::channel::{Channel, wait_readable};
+use net::process::channel::Channel;
 use net::process::signals::{Received, Signal, Signals};
 use net::process::title::Title;
+use net::process::watch::Watch;
+use net::timer::{Deadline, Timer};
 use rustix::process::{Resource, Rlimit};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The code with which a worker says that another try would fail in the same way.
 pub const FATAL: u8 = 2;
@@ -39,10 +43,24 @@ pub fn run(title: &mut Title) -> ExitCode {
         &crate::identity::Layout { error_log: Vec::new(), ..assignment.layout.clone() },
         Severity::Warn,
     );
+    net::thread::run(serve(&assignment, descriptors, journal, channel, &mut signals, title))
+}
+
+/// Serves an assignment, and those that follow it.
+async fn serve(
+    assignment: &Assignment,
+    descriptors: Vec<OwnedFd>,
+    journal: Journal,
+    channel: Channel,
+    signals: &mut Signals,
+    title: &mut Title,
+) -> ExitCode {
     let logs = Arc::new(LogFiles::default());
-    let started = begin(&assignment, descriptors, &logs, journal);
-    let Started { service, generation, listeners, journal, spent } = match started {
-        Ok(started) => started,
+    let started = begin(assignment, descriptors, &logs, journal).await;
+    let watched = Watch::new(&*signals).and_then(|signals| Ok((signals, Watch::new(&channel)?)));
+    let watched = watched.map_err(|errno| format!("[emerg] could not wait ({})\n", ErrnoMessage(errno)));
+    let (started, (signals_watch, watch)) = match started.and_then(|started| Ok((started, watched?))) {
+        Ok(both) => both,
         Err(why) => {
             // A master that is gone needs no answer.
             let _ = channel.send(&Verdict::Refused(why).encode(), &[]);
@@ -52,7 +70,8 @@ pub fn run(title: &mut Title) -> ExitCode {
     if channel.send(&Verdict::Serving.encode(), &[]).is_err() {
         return ExitCode::FAILURE;
     }
-    drop(spent);
+    let Started { service, generation, listeners, journal, spent } = started;
+    service.drop_aside(spent);
     let mut worker = Worker {
         journal,
         logs,
@@ -60,12 +79,12 @@ pub fn run(title: &mut Title) -> ExitCode {
         generation,
         listeners,
         spent: None,
-        channel: Some(channel),
-        deadline: None,
+        master: Some(Master { channel: Arc::new(channel), watch }),
+        deadline: Deadline::NONE,
         is_quitting: false,
         is_terminating: false,
     };
-    worker.serve(&mut signals, title)
+    worker.serve(signals, &signals_watch, title).await
 }
 
 struct Worker {
@@ -77,12 +96,30 @@ struct Worker {
     listeners: Vec<Listener>,
     /// What the configuration in force was made of, until the master knows that it is.
     spent: Option<Compiled>,
-    /// None once the master is gone.
-    channel: Option<Channel>,
+    /// None once it is gone.
+    master: Option<Master>,
     /// When connections that are still open are given up (`worker_shutdown_timeout`).
-    deadline: Option<Instant>,
+    deadline: Deadline,
     is_quitting: bool,
     is_terminating: bool,
+}
+
+/// The way to the master.
+struct Master {
+    channel: Arc<Channel>,
+    watch: Watch,
+}
+
+/// What the main thread waits for.
+enum News {
+    /// There may be signals.
+    Signals,
+    /// The master speaks, or is gone.
+    Order,
+    /// What serves has ended.
+    Ended(Progress),
+    /// It is time to look around.
+    Time,
 }
 
 /// A worker that serves.
@@ -95,7 +132,7 @@ struct Started {
 }
 
 /// Takes on the identity and the limits that the configuration asks for, and starts to serve.
-fn begin(
+async fn begin(
     assignment: &Assignment,
     descriptors: Vec<OwnedFd>,
     logs: &Arc<LogFiles>,
@@ -147,41 +184,62 @@ fn begin(
         return Err(format!("[alert] {message} ({})\n", ErrnoMessage(errno)));
     }
     let service = Service::start(generation.clone(), &listeners, &assignment.layout, assignment.identity)
+        .await
         .map_err(|why| format!("[emerg] {why}\n"))?;
     Ok(Started { service, generation, listeners, journal, spent })
 }
 
 impl Worker {
-    fn serve(&mut self, signals: &mut Signals, title: &mut Title) -> ExitCode {
+    async fn serve(&mut self, signals: &mut Signals, watch: &Watch, title: &mut Title) -> ExitCode {
+        let mut timer = Timer::new();
         loop {
-            let patience = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let patience = patience.into_iter().chain(self.service.forget_old()).min();
-            let mut polled = vec![signals.as_fd(), self.service.as_fd()];
-            polled.extend(self.channel.as_ref().map(AsFd::as_fd));
-            let readable = wait_readable(&polled, patience).unwrap_or_default();
-            while let Some(received) = signals.take_next() {
-                self.signal(received, title);
+            let mut progress = None;
+            match self.news(watch, &mut timer).await {
+                News::Signals => {
+                    while let Some(received) = signals.take_next() {
+                        self.signal(received, title).await;
+                    }
+                }
+                News::Order => self.order().await,
+                News::Ended(how) => progress = Some(how),
+                News::Time => {}
             }
-            if readable.get(2) == Some(&true) {
-                self.order();
-            }
-            let is_late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
-            let progress = self.service.progress();
-            if progress == Progress::Broken {
+            if progress == Some(Progress::Broken) {
                 self.journal.write(Severity::Alert, "a thread of the worker process has panicked");
                 return ExitCode::FAILURE;
             }
-            if self.is_terminating || is_late || progress == Progress::Ended {
+            if self.is_terminating || self.deadline.has_passed() || progress == Some(Progress::Ended) {
                 self.journal.write(Severity::Notice, "exiting");
                 // What threads still hold ends with the process; lines of logs are written first.
-                self.service.stop();
+                self.service.stop().await;
                 self.journal.write(Severity::Notice, "exit");
                 return ExitCode::SUCCESS;
             }
         }
     }
 
-    fn signal(&mut self, received: Received, title: &mut Title) {
+    /// Waits until there is something to do.
+    async fn news(&mut self, signals: &Watch, timer: &mut Timer) -> News {
+        let next = self.service.forget_old().min(self.deadline);
+        let master = self.master.as_ref().map(|master| &master.watch);
+        let order = async {
+            match master {
+                // What went wrong shows when it is read.
+                Some(watch) => _ = watch.readable().await,
+                None => std::future::pending().await,
+            }
+        };
+        let told = race(signals.readable(), order);
+        let own = race(self.service.ended(), timer.sleep(next));
+        match race(told, own).await {
+            First::Left(First::Left(_)) => News::Signals,
+            First::Left(First::Right(())) => News::Order,
+            First::Right(First::Left(progress)) => News::Ended(progress),
+            First::Right(First::Right(())) => News::Time,
+        }
+    }
+
+    async fn signal(&mut self, received: Received, title: &mut Title) {
         let action = match received.signal {
             Signal::Terminate | Signal::Interrupt => ", exiting",
             Signal::Quit => ", shutting down",
@@ -195,67 +253,71 @@ impl Worker {
         }
         match received.signal {
             Signal::Terminate | Signal::Interrupt => self.is_terminating = true,
-            Signal::Quit => self.quit(title),
+            Signal::Quit => self.quit(title).await,
             Signal::User1 => self.reopen_by_path(),
             _ => {}
         }
     }
 
-    fn quit(&mut self, title: &mut Title) {
+    async fn quit(&mut self, title: &mut Title) {
         if std::mem::replace(&mut self.is_quitting, true) {
             return;
         }
         self.journal.write(Severity::Notice, "gracefully shutting down");
         title.set(format!("{}: worker process is shutting down", self.journal.identity().name()).as_bytes());
         let timeout = self.generation.loaded.essentials.shutdown_timeout;
-        self.deadline = timeout.map(|timeout| Instant::now() + timeout);
-        self.service.quit();
+        self.deadline = timeout.map_or(Deadline::NONE, Deadline::after);
+        self.service.quit().await;
         self.listeners.clear();
-        if let Some(channel) = &self.channel {
+        self.tell_master(&Verdict::Draining);
+    }
+
+    fn tell_master(&self, verdict: &Verdict) {
+        if let Some(master) = &self.master {
             // A master that is gone needs no word; the next turn notices.
-            let _ = channel.send(&Verdict::Draining.encode(), &[]);
+            let _ = master.channel.send(&verdict.encode(), &[]);
         }
     }
 
     /// Follows what the master says. Where it is gone, the worker goes on without it, as nginx's do.
-    fn order(&mut self) {
-        let Some(channel) = &self.channel else { return };
-        let frame = channel.receive();
-        let order =
-            frame.ok().flatten().and_then(|frame| Some((Order::decode(&frame.body)?, frame.descriptors)));
-        match order {
-            Some((Order::Reopen(paths), descriptors)) => {
+    async fn order(&mut self) {
+        let Some(master) = &self.master else { return };
+        let (channel, logs, open) = (master.channel.clone(), self.logs.clone(), self.listeners.clone());
+        let heard = self.service.aside(move || hear(&channel, &logs, &open)).await;
+        let broken =
+            || Heard::Serve(Err("[alert] the worker process could not read it: a panic\n".to_owned()));
+        match heard.unwrap_or_else(broken) {
+            Heard::Reopen(paths, descriptors) => {
                 self.journal.write(Severity::Notice, "reopening logs");
                 for (path, descriptor) in paths.iter().zip(descriptors) {
                     self.logs.adopt(path, descriptor);
                 }
                 redirect_stderr(&self.journal, &self.generation.loaded.essentials);
             }
-            Some((Order::Serve(assignment), descriptors)) => {
-                let verdict = match self.replace(&assignment, descriptors) {
-                    Ok(()) => Verdict::Serving,
-                    Err(why) => Verdict::Refused(why),
+            Heard::Serve(assembled) => {
+                let outcome = match assembled {
+                    Ok(assembled) => self.replace(assembled).await,
+                    Err(why) => Err(why),
                 };
-                if let Some(channel) = &self.channel {
-                    // A master that is gone needs no answer; the next turn notices.
-                    let _ = channel.send(&verdict.encode(), &[]);
+                self.tell_master(&outcome.map_or_else(Verdict::Refused, |()| Verdict::Serving));
+                if let Some(spent) = self.spent.take() {
+                    self.service.drop_aside(spent);
                 }
-                self.spent = None;
             }
-            None => {
+            Heard::Nothing => {
                 self.journal.write(Severity::Alert, "the master process is gone");
-                self.channel = None;
+                self.master = None;
             }
         }
     }
 
-    fn replace(&mut self, assignment: &Assignment, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+    async fn replace(&mut self, assembled: Assembled) -> Result<(), String> {
         if self.is_quitting {
             return Err("[error] the worker process is shutting down\n".to_owned());
         }
-        let Assembled { generation, listeners, spent } =
-            generation_of(assignment, descriptors, &self.logs, &self.listeners)?;
-        self.service.serve(generation.clone(), &listeners).map_err(|why| format!("[emerg] {why}\n"))?;
+        let Assembled { generation, listeners, spent } = assembled;
+        let served = self.service.serve(generation.clone(), &listeners).await;
+        served.map_err(|why| format!("[emerg] {why}\n"))?;
         self.journal.replace(journal_sinks(&generation, &self.logs));
         self.generation = generation;
         self.listeners = listeners;
@@ -280,6 +342,28 @@ fn next_assignment(channel: &Channel) -> Option<(Box<Assignment>, Vec<OwnedFd>)>
     match Order::decode(&frame.body)? {
         Order::Serve(assignment) => Some((assignment, frame.descriptors)),
         Order::Reopen(_) => None,
+    }
+}
+
+/// What the master said, followed as far as that can be done beside serving.
+enum Heard {
+    /// Logs, opened anew.
+    Reopen(Vec<Vec<u8>>, Vec<OwnedFd>),
+    /// Something is to be served; or why it cannot be.
+    Serve(Result<Assembled, String>),
+    /// Nothing any more: it is gone.
+    Nothing,
+}
+
+/// Waits for what the master says.
+fn hear(channel: &Channel, logs: &LogFiles, open: &[Listener]) -> Heard {
+    let Ok(Some(frame)) = channel.receive() else { return Heard::Nothing };
+    match Order::decode(&frame.body) {
+        Some(Order::Reopen(paths)) => Heard::Reopen(paths, frame.descriptors),
+        Some(Order::Serve(assignment)) => {
+            Heard::Serve(generation_of(&assignment, frame.descriptors, logs, open))
+        }
+        None => Heard::Nothing,
     }
 }
 

@@ -14,8 +14,7 @@ fn serving(server: &Server) -> Vec<String> {
         return workers.iter().map(|worker| format!("/proc/{worker}")).collect();
     }
     let tasks = fs::read_dir(format!("/proc/{}/task", server.worker())).unwrap();
-    let tasks = tasks.map(|task| task.unwrap().path().display().to_string());
-    tasks.filter(|task| text_of(format!("{task}/comm").as_ref()).starts_with("worker-")).collect()
+    tasks.map(|task| task.unwrap().path().display().to_string()).collect()
 }
 
 fn processors(task: &str) -> String {

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
@@ -65,6 +66,32 @@ impl Drop for Ending {
         clock::set_hooked(false);
         log::flush_thread();
     }
+}
+
+/// Does work that takes a while on a thread of its own, which ends with it, so that this thread can serve meanwhile.
+/// Where the system gives no thread it is done here, before this returns. The future tells what came of it; none where
+/// the work panicked.
+pub fn aside<T, W>(name: &str, work: W) -> impl Future<Output = Option<T>> + use<T, W>
+where
+    T: Send + 'static,
+    W: FnOnce() -> T + Send + 'static,
+{
+    let (outcome, coming) = tokio::sync::oneshot::channel();
+    let work = move || {
+        // Where nobody waits any more nobody needs the outcome.
+        let _ = outcome.send(work());
+    };
+    // A thread that cannot be started takes its work along; this one can still be taken back.
+    let work = Arc::new(Mutex::new(Some(work)));
+    let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let there = work.clone();
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    if thread.spawn(move || take(&there).map(|work| work())).is_err()
+        && let Some(work) = take(&work)
+    {
+        work();
+    }
+    async { coming.await.ok() }
 }
 
 /// Starts a task on this thread. A panic in it ends the task alone.
@@ -139,6 +166,16 @@ mod tests {
         drop(sender);
         let (sum, name) = worker.expect("threads can be started").join().expect("it does not panic");
         assert_eq!((sum, name.as_deref()), (6, Some("worker-test")));
+    }
+
+    #[test]
+    fn work_is_done_aside_and_its_panic_is_no_outcome() {
+        run(async {
+            let done = aside("work", || std::thread::current().name().map(str::to_owned));
+            assert_eq!(done.await, Some(Some("work".to_owned())));
+            let broken = aside("work", || panic!("on purpose"));
+            assert_eq!(broken.await, None::<()>);
+        });
     }
 
     #[test]

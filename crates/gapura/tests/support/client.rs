@@ -57,7 +57,8 @@ impl Connection {
 
     /// Sends `GET path` for `host` and reads the whole answer.
     pub fn get(&mut self, host: &str, path: &str) -> io::Result<Answer> {
-        write!(self.stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+        // At once: pieces of it may be read one by one.
+        self.stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())?;
         self.answer()
     }
 

@@ -5,6 +5,7 @@
 //! | [`title`] | what `ps` shows |
 //! | [`signals`] | signals as something to poll for |
 //! | [`channel`] | frames with descriptors between two processes |
+//! | [`watch`] | waiting for either on an event loop |
 //! | [`spawn`] | starting a worker, and another binary |
 //! | [`daemon`] | leaving the terminal |
 //! | [`user`] | users and groups by name, and becoming one |
@@ -17,3 +18,4 @@ pub mod signals;
 pub mod spawn;
 pub mod title;
 pub mod user;
+pub mod watch;
