@@ -284,8 +284,9 @@ impl Worker {
         let Some(master) = &self.master else { return };
         let (channel, logs, open) = (master.channel.clone(), self.logs.clone(), self.listeners.clone());
         let heard = self.service.aside(move || hear(&channel, &logs, &open)).await;
-        let broken =
-            || Heard::Serve(Err("[alert] the worker process could not read it: a panic\n".to_owned()));
+        let broken = || {
+            Heard::Serve(Box::new(Err("[alert] the worker process could not read it: a panic\n".to_owned())))
+        };
         match heard.unwrap_or_else(broken) {
             Heard::Reopen(paths, descriptors) => {
                 self.journal.write(Severity::Notice, "reopening logs");
@@ -295,7 +296,7 @@ impl Worker {
                 redirect_stderr(&self.journal, &self.generation.loaded.essentials);
             }
             Heard::Serve(assembled) => {
-                let outcome = match assembled {
+                let outcome = match *assembled {
                     Ok(assembled) => self.replace(assembled).await,
                     Err(why) => Err(why),
                 };
@@ -350,7 +351,7 @@ enum Heard {
     /// Logs, opened anew.
     Reopen(Vec<Vec<u8>>, Vec<OwnedFd>),
     /// Something is to be served; or why it cannot be.
-    Serve(Result<Assembled, String>),
+    Serve(Box<Result<Assembled, String>>),
     /// Nothing any more: it is gone.
     Nothing,
 }
@@ -361,7 +362,7 @@ fn hear(channel: &Channel, logs: &LogFiles, open: &[Listener]) -> Heard {
     match Order::decode(&frame.body) {
         Some(Order::Reopen(paths)) => Heard::Reopen(paths, frame.descriptors),
         Some(Order::Serve(assignment)) => {
-            Heard::Serve(generation_of(&assignment, frame.descriptors, logs, open))
+            Heard::Serve(Box::new(generation_of(&assignment, frame.descriptors, logs, open)))
         }
         None => Heard::Nothing,
     }
