@@ -49,7 +49,17 @@ pub fn below(bound: u32) -> u32 {
 
 /// Sixteen bytes nobody can predict, for `$request_id`.
 pub fn request_id() -> [u8; 16] {
-    let mut id = [0; 16];
+    unpredictable()
+}
+
+/// The number of a question to a name server, which others must not guess (RFC 5452 section 4.3).
+pub(crate) fn question_id() -> u16 {
+    u16::from_ne_bytes(unpredictable())
+}
+
+fn unpredictable<const COUNT: usize>() -> [u8; COUNT] {
+    const { assert!(COUNT <= POOL_BYTES) };
+    let mut id = [0; COUNT];
     POOL.with_borrow_mut(|pool| {
         if pool.used + id.len() > pool.bytes.len() {
             fill(&mut pool.bytes);

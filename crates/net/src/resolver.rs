@@ -6,25 +6,24 @@
 //! Names of the configuration that are needed before anything runs go through the system's own resolver, see
 //! [`startup`].
 
+mod client;
+pub mod message;
 pub mod startup;
 mod system;
 
 use crate::clock;
 use bstr::ByteSlice;
-use hickory_resolver::config::{
-    LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
-};
-use hickory_resolver::name_server::TokioConnectionProvider;
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::xfer::Protocol;
-use hickory_resolver::proto::{ProtoError, ProtoErrorKind};
-use hickory_resolver::{Name, TokioResolver};
+use client::{Client, Manner};
+use message::{Kind, Response, Service};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::future::poll_fn;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::task::Poll;
+use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// How many names are kept; the ones whose time is over go first.
@@ -32,6 +31,12 @@ const NAMES_MAX: usize = 4096;
 
 /// How soon to ask again for a name of the hosts file, in milliseconds.
 const HOSTS_FILE_MS: u64 = 5000;
+
+/// How often a name may stand for another (nginx's `NGX_RESOLVER_MAX_RECURSION`).
+const ALIASES_MAX: usize = 50;
+
+/// How long a name server has to answer before the next is asked (nginx's `resend_timeout`).
+const RESEND: Duration = Duration::from_secs(5);
 
 /// How many targets of one SRV answer are looked up.
 const SERVICE_PEERS_MAX: usize = 256;
@@ -143,7 +148,7 @@ pub struct Resolver {
 struct Inner {
     settings: ResolverSettings,
     system: system::Files,
-    client: RefCell<Option<TokioResolver>>,
+    client: RefCell<Option<Rc<Client>>>,
     hosts_file: RefCell<system::Hosts>,
     hosts: RefCell<Kept<Answer>>,
     services: RefCell<Kept<ServiceAnswer>>,
@@ -193,6 +198,11 @@ impl Resolver {
             return Ok(Answer { addresses: [address].into(), valid_until_ms: u64::MAX });
         }
         let inner = &self.inner;
+        if inner.settings.servers == Servers::System && is_localhost(name) {
+            let here = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+            let addresses = inner.wanted(here.into_iter()).into();
+            return Ok(Answer { addresses, valid_until_ms: u64::MAX });
+        }
         inner.notice_changes();
         let listed = inner.wanted(inner.hosts_file.borrow().lookup(name).iter().copied());
         if !listed.is_empty() {
@@ -217,23 +227,20 @@ impl Resolver {
 
     async fn ask_service(&self, name: &[u8]) -> Result<ServiceAnswer, ResolveError> {
         let inner = &self.inner;
-        let lookup = inner.in_time(inner.client().srv_lookup(inner.name_of(name)?)).await?;
-        let mut valid_until_ms = inner.valid_until_ms(lookup.as_lookup().valid_until());
+        let (found, mut valid_until_ms) = inner.in_time(inner.services_of(name)).await?;
         let mut peers = Vec::new();
-        for record in lookup.iter().take(SERVICE_PEERS_MAX) {
-            let target = record.target().to_ascii();
-            let target = target.trim_end_matches('.');
+        for record in found.into_iter().take(SERVICE_PEERS_MAX) {
             // RFC 2782: a target of "." says that the service is not there.
-            if target.is_empty() {
+            if record.target.is_empty() {
                 continue;
             }
-            let Ok(answer) = self.lookup(target.as_bytes()).await else { continue };
+            let Ok(answer) = self.lookup(&record.target).await else { continue };
             valid_until_ms = valid_until_ms.min(answer.valid_until_ms);
             peers.push(ServicePeer {
                 addresses: answer.addresses,
-                port: record.port(),
-                priority: record.priority(),
-                weight: record.weight(),
+                port: record.port,
+                priority: record.priority,
+                weight: record.weight,
             });
         }
         if peers.is_empty() {
@@ -246,13 +253,76 @@ impl Resolver {
 
 impl Inner {
     async fn ask_addresses(&self, name: &[u8]) -> Result<Answer, ResolveError> {
-        let lookup = self.in_time(self.client().lookup_ip(self.name_of(name)?)).await?;
-        let addresses = self.wanted(lookup.iter());
-        if addresses.is_empty() {
-            return Err(ResolveError::HostNotFound);
+        let (addresses, valid_until_ms) = self.in_time(self.addresses_of(name)).await?;
+        Ok(Answer { addresses: self.wanted(addresses.into_iter()).into(), valid_until_ms })
+    }
+
+    /// The addresses of a name, or of the first of the names it may be short for.
+    async fn addresses_of(&self, name: &[u8]) -> Result<(Vec<IpAddr>, u64), ResolveError> {
+        let mut outcome = Err(ResolveError::HostNotFound);
+        for full in self.full_names(name) {
+            outcome = self.follow(full, |name| self.families_of(name), |response| response.addresses).await;
+            if !matches!(outcome, Err(ResolveError::HostNotFound)) {
+                break;
+            }
         }
-        let valid_until_ms = self.valid_until_ms(lookup.valid_until());
-        Ok(Answer { addresses: addresses.into(), valid_until_ms })
+        outcome
+    }
+
+    async fn services_of(&self, name: &[u8]) -> Result<(Vec<Service>, u64), ResolveError> {
+        let ask = |name: Vec<u8>| async move {
+            let client = self.client();
+            let turn = client.turn();
+            settled(client.ask(&name, Kind::Srv, turn).await?)
+        };
+        self.follow(name.to_vec(), ask, |response| response.services).await
+    }
+
+    /// Asks for a name, and for the one it stands for, until there is something; how long all of that may be believed.
+    async fn follow<T, F: Future<Output = Result<Response, ResolveError>>>(
+        &self,
+        name: Vec<u8>,
+        ask: impl Fn(Vec<u8>) -> F,
+        take: impl Fn(Response) -> Vec<T>,
+    ) -> Result<(Vec<T>, u64), ResolveError> {
+        let (mut name, mut ttl_seconds) = (name, u32::MAX);
+        for _ in 0..ALIASES_MAX {
+            let mut response = ask(name).await?;
+            ttl_seconds = ttl_seconds.min(response.ttl_seconds);
+            let alias = response.alias.take();
+            let found = take(response);
+            if !found.is_empty() {
+                return Ok((found, self.valid_until_ms(ttl_seconds)));
+            }
+            name = alias.ok_or(ResolveError::HostNotFound)?;
+        }
+        Err(ResolveError::HostNotFound)
+    }
+
+    /// Asks one server for the addresses of all wanted families at once.
+    async fn families_of(&self, name: Vec<u8>) -> Result<Response, ResolveError> {
+        let client = self.client();
+        let (ipv4, mut ipv6) = (self.settings.ipv4, self.settings.ipv6);
+        if ipv4 && self.settings.servers == Servers::System {
+            ipv6 &= system::has_route_to_ipv6();
+        }
+        let turn = client.turn();
+        let first = client.ask(&name, if ipv4 { Kind::A } else { Kind::Aaaa }, turn);
+        if !(ipv4 && ipv6) {
+            return settled(first.await?);
+        }
+        let second = client.ask(&name, Kind::Aaaa, turn);
+        let (first, second) = both(first, second).await;
+        settled(joined(first?, second?, client.manner))
+    }
+
+    /// What a name may be short for, in the order of trying.
+    fn full_names(&self, name: &[u8]) -> Vec<Vec<u8>> {
+        match self.settings.servers {
+            Servers::System => self.system.full_names(name),
+            // nginx adds no search domains.
+            Servers::Listed(_) => vec![name.to_vec()],
+        }
     }
 
     /// The addresses of wanted families, IPv4 first. One that is named twice has two turns, as in nginx.
@@ -266,27 +336,13 @@ impl Inner {
 
     async fn in_time<T>(
         &self,
-        lookup: impl Future<Output = Result<T, hickory_resolver::ResolveError>>,
+        lookup: impl Future<Output = Result<T, ResolveError>>,
     ) -> Result<T, ResolveError> {
-        match tokio::time::timeout(self.settings.timeout, lookup).await {
-            Err(_) => Err(ResolveError::TimedOut),
-            Ok(result) => result.map_err(|error| error_of(error.proto())),
-        }
+        tokio::time::timeout(self.settings.timeout, lookup).await.unwrap_or(Err(ResolveError::TimedOut))
     }
 
-    fn name_of(&self, name: &[u8]) -> Result<Name, ResolveError> {
-        let text = name.to_str().map_err(|_| ResolveError::HostNotFound)?;
-        let mut name = Name::from_utf8(text).map_err(|_| ResolveError::HostNotFound)?;
-        if matches!(self.settings.servers, Servers::Listed(_)) {
-            // nginx adds no search domains.
-            name.set_fqdn(true);
-        }
-        Ok(name)
-    }
-
-    fn valid_until_ms(&self, valid_until: Instant) -> u64 {
-        let own = valid_until.saturating_duration_since(Instant::now());
-        let valid = self.settings.valid.unwrap_or(own);
+    fn valid_until_ms(&self, ttl_seconds: u32) -> u64 {
+        let valid = self.settings.valid.unwrap_or(Duration::from_secs(u64::from(ttl_seconds)));
         clock::refresh().saturating_add(valid.as_millis() as u64)
     }
 
@@ -301,54 +357,78 @@ impl Inner {
     }
 
     /// The client, made when first needed.
-    fn client(&self) -> TokioResolver {
-        if let Some(client) = &*self.client.borrow() {
-            return client.clone();
+    fn client(&self) -> Rc<Client> {
+        let make = || match &self.settings.servers {
+            Servers::System => self.system.client(),
+            Servers::Listed(servers) => Client::new(servers.clone(), RESEND, Manner::Listed),
+        };
+        self.client.borrow_mut().get_or_insert_with(|| Rc::new(make())).clone()
+    }
+}
+
+/// This machine, whatever name servers say (RFC 6761 section 6.3).
+fn is_localhost(name: &[u8]) -> bool {
+    name.strip_suffix(b".").unwrap_or(name).eq_ignore_ascii_case(b"localhost")
+}
+
+/// What the answers for two families say together. In nginx an error for either is one for both, and where neither has an
+/// address, the last one says what the name stands for. The C library takes what there is: many a small router knows one
+/// family alone.
+fn joined(first: Response, second: Response, manner: Manner) -> Response {
+    if matches!(manner, Manner::System { .. }) {
+        match (first.addresses.is_empty(), second.addresses.is_empty()) {
+            (false, true) if second.code != 0 => return first,
+            (true, false) if first.code != 0 => return second,
+            _ => {}
         }
-        let made = match &self.settings.servers {
-            Servers::System => self.system.client(&self.options()),
-            Servers::Listed(servers) => {
-                let mut config = ResolverConfig::new();
-                for server in servers {
-                    add_server(&mut config, *server);
-                }
-                build(config, self.options())
+    }
+    Response {
+        code: if second.code == 0 { first.code } else { second.code },
+        addresses: [first.addresses, second.addresses].concat(),
+        ttl_seconds: first.ttl_seconds.min(second.ttl_seconds),
+        ..second
+    }
+}
+
+/// An answer, or why it is none.
+fn settled(mut response: Response) -> Result<Response, ResolveError> {
+    if !response.addresses.is_empty() {
+        response.alias = None;
+    }
+    match response.code {
+        0 => Ok(response),
+        2 => Err(ResolveError::ServerFailure),
+        3 => Err(ResolveError::HostNotFound),
+        4 => Err(ResolveError::Unimplemented),
+        5 => Err(ResolveError::OperationRefused),
+        _ => Err(ResolveError::ServerFailure),
+    }
+}
+
+/// Waits for both.
+async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> (A, B) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let (mut one, mut other) = (None, None);
+    poll_fn(|cx| {
+        if one.is_none()
+            && let Poll::Ready(value) = first.as_mut().poll(cx)
+        {
+            one = Some(value);
+        }
+        if other.is_none()
+            && let Poll::Ready(value) = second.as_mut().poll(cx)
+        {
+            other = Some(value);
+        }
+        match (one.take(), other.take()) {
+            (Some(one), Some(other)) => Poll::Ready((one, other)),
+            (left, right) => {
+                (one, other) = (left, right);
+                Poll::Pending
             }
-        };
-        self.client.replace(Some(made.clone()));
-        made
-    }
-
-    fn options(&self) -> ResolverOpts {
-        let mut options = ResolverOpts::default();
-        options.ip_strategy = match (self.settings.ipv4, self.settings.ipv6) {
-            (_, false) => LookupIpStrategy::Ipv4Only,
-            (false, true) => LookupIpStrategy::Ipv6Only,
-            (true, true) => LookupIpStrategy::Ipv4AndIpv6,
-        };
-        // The answers are kept here.
-        options.cache_size = 0;
-        options.use_hosts_file = ResolveHosts::Never;
-        // nginx asks the next server after five seconds, until the time limit is over.
-        options.timeout = Duration::from_secs(5).min(self.settings.timeout);
-        options.attempts = 2;
-        // The quicker server first; a dead one is soon the last.
-        options.server_ordering_strategy = ServerOrderingStrategy::QueryStatistics;
-        options
-    }
-}
-
-fn add_server(config: &mut ResolverConfig, server: SocketAddr) {
-    for protocol in [Protocol::Udp, Protocol::Tcp] {
-        let mut server = NameServerConfig::new(server, protocol);
-        server.trust_negative_responses = true;
-        config.add_name_server(server);
-    }
-}
-
-fn build(config: ResolverConfig, options: ResolverOpts) -> TokioResolver {
-    let builder = TokioResolver::builder_with_config(config, TokioConnectionProvider::default());
-    builder.with_options(options).build()
+        }
+    })
+    .await
 }
 
 /// Answers from what is known, or joins the question under way, or asks. Where the task that asks is given up,
@@ -388,26 +468,6 @@ where
         }
     }
     result
-}
-
-fn error_of(error: Option<&ProtoError>) -> ResolveError {
-    let Some(error) = error else { return ResolveError::HostNotFound };
-    match error.kind() {
-        ProtoErrorKind::Timeout => ResolveError::TimedOut,
-        ProtoErrorKind::FormError { .. } => ResolveError::FormatError,
-        ProtoErrorKind::NoRecordsFound { response_code, .. } => match response_code {
-            ResponseCode::FormErr => ResolveError::FormatError,
-            ResponseCode::ServFail => ResolveError::ServerFailure,
-            ResponseCode::NotImp => ResolveError::Unimplemented,
-            ResponseCode::Refused => ResolveError::OperationRefused,
-            _ => ResolveError::HostNotFound,
-        },
-        ProtoErrorKind::Io(_) | ProtoErrorKind::NoConnections | ProtoErrorKind::Busy => {
-            // nginx does not tell a server that refuses packets from a silent one.
-            ResolveError::TimedOut
-        }
-        _ => ResolveError::ServerFailure,
-    }
 }
 
 #[cfg(test)]

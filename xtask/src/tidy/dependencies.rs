@@ -13,8 +13,7 @@ pub const L0: &[&str] = &["conf", "schema", "template", "http", "balance", "zone
 pub const MAY_AWAIT: &[&str] = &["net", "engine", "stream", "gapura"];
 
 /// What reaches the world outside, and the layer from which on it may be used.
-const WORLD: &[(&str, usize)] =
-    &[("tokio", 1), ("rustix", 1), ("socket2", 1), ("hickory-resolver", 1), ("rustls", 1), ("libc", 1)];
+const WORLD: &[(&str, usize)] = &[("tokio", 1), ("rustix", 1), ("socket2", 1), ("rustls", 1), ("libc", 1)];
 
 /// A line `name ... = ...` of a table of dependencies.
 #[derive(Debug, PartialEq)]

@@ -2,36 +2,92 @@
 
 use super::*;
 use crate::thread::{run, spawn_local};
-use hickory_resolver::proto::op::{Message, MessageType};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, SRV};
-use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use std::cell::Cell;
 use tokio::net::UdpSocket;
 
+const NAME_ERROR: u8 = 3;
+
+/// An answer in the making.
+#[derive(Default)]
+struct Script {
+    code: u8,
+    records: Vec<(u16, u32, Vec<u8>)>,
+}
+
+impl Script {
+    fn add_a(&mut self, ttl: u32, octets: [u8; 4]) {
+        self.records.push((1, ttl, octets.to_vec()));
+    }
+
+    fn add_aaaa(&mut self, ttl: u32, address: &str) {
+        let address: Ipv6Addr = address.parse().expect("an address");
+        self.records.push((28, ttl, address.octets().to_vec()));
+    }
+
+    fn add_srv(&mut self, ttl: u32, numbers: [u16; 3], target: &str) {
+        let numbers = numbers.iter().flat_map(|number| number.to_be_bytes());
+        self.records.push((33, ttl, numbers.chain(wire_name(target)).collect()));
+    }
+
+    fn add_alias(&mut self, ttl: u32, target: &str) {
+        self.records.push((5, ttl, wire_name(target)));
+    }
+
+    fn bytes(&self, question: &[u8]) -> Vec<u8> {
+        let mut out =
+            [&question[..2], &[0x81, 0x80 | self.code, 0, 1, 0, self.records.len() as u8, 0, 0, 0, 0]]
+                .concat();
+        out.extend_from_slice(&question[12..]);
+        for (number, ttl, data) in &self.records {
+            out.extend_from_slice(&[0xc0, 12]);
+            out.extend_from_slice(&number.to_be_bytes());
+            out.extend_from_slice(&[0, 1]);
+            out.extend_from_slice(&ttl.to_be_bytes());
+            out.extend_from_slice(&(data.len() as u16).to_be_bytes());
+            out.extend_from_slice(data);
+        }
+        out
+    }
+}
+
+fn wire_name(name: &str) -> Vec<u8> {
+    let label = |label: &str| [&[label.len() as u8], label.as_bytes()].concat();
+    name.split('.').flat_map(label).chain([0]).collect()
+}
+
+/// The name and the kind that are asked for.
+fn asked_for(question: &[u8]) -> (String, Kind) {
+    let (mut at, mut name) = (12, String::new());
+    while question[at] > 0 {
+        let end = at + 1 + usize::from(question[at]);
+        name = format!("{name}{}.", String::from_utf8_lossy(&question[at + 1..end]));
+        at = end;
+    }
+    let kind = match question[at + 2] {
+        1 => Kind::A,
+        28 => Kind::Aaaa,
+        _ => Kind::Srv,
+    };
+    (name, kind)
+}
+
 /// Starts a name server on this thread's event loop; `respond` fills in the answer or says to be silent.
-async fn server(respond: impl Fn(&str, RecordType, &mut Message) -> bool + 'static) -> SocketAddr {
+async fn server(respond: impl Fn(&str, Kind, &mut Script) -> bool + 'static) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("loopback exists");
     let address = socket.local_addr().expect("it is bound");
     spawn_local(async move {
         let mut buffer = [0; 1500];
         loop {
             let Ok((count, client)) = socket.recv_from(&mut buffer).await else { return };
-            let Ok(question) = Message::from_vec(&buffer[..count]) else { continue };
-            let Some(query) = question.queries().first().cloned() else { continue };
-            let mut answer = Message::new();
-            answer.set_id(question.id()).set_message_type(MessageType::Response).add_query(query.clone());
-            let name = query.name().to_ascii();
-            if respond(&name, query.query_type(), &mut answer) {
-                let bytes = answer.to_vec().expect("it is small");
-                socket.send_to(&bytes, client).await.expect("the client is there");
+            let question = &buffer[..count];
+            let (name, kind) = asked_for(question);
+            let mut script = Script::default();
+            if respond(&name, kind, &mut script) {
+                socket.send_to(&script.bytes(question), client).await.expect("the client is there");
             }
         }
     });
     address
-}
-
-fn add(answer: &mut Message, name: &str, ttl: u32, data: RData) {
-    answer.add_answer(Record::from_rdata(Name::from_ascii(name).expect("a name"), ttl, data));
 }
 
 fn listed(address: SocketAddr) -> ResolverSettings {
@@ -43,13 +99,13 @@ fn ips(texts: &[&str]) -> Vec<IpAddr> {
 }
 
 /// Two IPv4 addresses and one of IPv6 for every name.
-fn dual(name: &str, kind: RecordType, answer: &mut Message) -> bool {
+fn dual(_name: &str, kind: Kind, answer: &mut Script) -> bool {
     match kind {
-        RecordType::A => {
-            add(answer, name, 60, RData::A(A::new(10, 0, 0, 1)));
-            add(answer, name, 60, RData::A(A::new(10, 0, 0, 2)));
+        Kind::A => {
+            answer.add_a(60, [10, 0, 0, 1]);
+            answer.add_a(60, [10, 0, 0, 2]);
         }
-        RecordType::AAAA => add(answer, name, 60, RData::AAAA(AAAA::new(0xfd00, 0, 0, 0, 0, 0, 0, 1))),
+        Kind::Aaaa => answer.add_aaaa(60, "fd00::1"),
         _ => {}
     }
     true
@@ -79,15 +135,15 @@ fn addresses_of_the_wanted_families_come_back() {
 fn failures_speak_nginx() {
     run(async {
         let server = server(|name, _, answer| {
-            answer.set_response_code(match name {
-                "missing.example." => ResponseCode::NXDomain,
-                "broken.example." => ResponseCode::ServFail,
-                "refused.example." => ResponseCode::Refused,
-                "unknown.example." => ResponseCode::NotImp,
-                "bad.example." => ResponseCode::FormErr,
+            answer.code = match name {
+                "missing.example." => NAME_ERROR,
+                "broken.example." => 2,
+                "refused.example." => 5,
+                "unknown.example." => 4,
+                "bad.example." => 1,
                 "silent.example." => return false,
-                _ => ResponseCode::NoError,
-            });
+                _ => 0,
+            };
             true
         })
         .await;
@@ -118,8 +174,8 @@ fn questions_are_shared_and_answers_kept_as_long_as_they_say() {
         let server = server(move |name, kind, answer| {
             count.set(count.get() + 1);
             let ttl = if name.starts_with("zero") { 0 } else { 60 };
-            if kind == RecordType::A {
-                add(answer, name, ttl, RData::A(A::new(10, 0, 0, 1)));
+            if kind == Kind::A {
+                answer.add_a(ttl, [10, 0, 0, 1]);
             }
             true
         })
@@ -128,7 +184,7 @@ fn questions_are_shared_and_answers_kept_as_long_as_they_say() {
         let resolver = Resolver::new(settings.clone());
         let first = resolver.lookup(b"kept.example");
         let second = resolver.lookup(b"kept.example");
-        let (first, second) = tokio::join!(first, second);
+        let (first, second) = both(first, second).await;
         assert_eq!((first.is_ok(), second.is_ok(), asked.get()), (true, true, 1));
         let answer = resolver.lookup(b"kept.example").await.expect("it is known");
         assert_eq!(asked.get(), 1);
@@ -153,9 +209,9 @@ fn an_abandoned_question_is_asked_by_the_next() {
     run(async {
         let asked = Rc::new(Cell::new(0));
         let count = asked.clone();
-        let server = server(move |name, _, answer| {
+        let server = server(move |_, _, answer| {
             count.set(count.get() + 1);
-            add(answer, name, 60, RData::A(A::new(10, 0, 0, 1)));
+            answer.add_a(60, [10, 0, 0, 1]);
             count.get() > 1
         })
         .await;
@@ -185,15 +241,14 @@ fn an_abandoned_question_is_asked_by_the_next() {
 fn services_come_with_ports_weights_and_addresses() {
     run(async {
         let server = server(|name, kind, answer| {
-            let target = |name: &str| Name::from_ascii(name).expect("a name");
             match (name, kind) {
-                ("_http._tcp.app.example.", RecordType::SRV) => {
-                    add(answer, name, 60, RData::SRV(SRV::new(2, 0, 81, target("b.example."))));
-                    add(answer, name, 60, RData::SRV(SRV::new(1, 5, 80, target("a.example."))));
-                    add(answer, name, 60, RData::SRV(SRV::new(3, 5, 82, target("gone.example."))));
+                ("_http._tcp.app.example.", Kind::Srv) => {
+                    answer.add_srv(60, [2, 0, 81], "b.example");
+                    answer.add_srv(60, [1, 5, 80], "a.example");
+                    answer.add_srv(60, [3, 5, 82], "gone.example");
                 }
-                ("a.example.", RecordType::A) => add(answer, name, 30, RData::A(A::new(10, 0, 0, 1))),
-                ("b.example.", RecordType::A) => add(answer, name, 30, RData::A(A::new(10, 0, 0, 2))),
+                ("a.example.", Kind::A) => answer.add_a(30, [10, 0, 0, 1]),
+                ("b.example.", Kind::A) => answer.add_a(30, [10, 0, 0, 2]),
                 _ => {}
             }
             true
@@ -236,4 +291,102 @@ fn the_system_files_are_read_and_read_again() {
         assert_eq!(&answer.addresses[..], &ips(&["10.2.2.22"])[..]);
     });
     std::fs::remove_dir_all(&folder).expect("it is ours");
+}
+
+#[test]
+fn what_two_families_say_together_is_as_in_nginx() {
+    // The first word is what is said of IPv4, the second of IPv6: nothing, an address, another name, an error.
+    fn respond(name: &str, kind: Kind, answer: &mut Script) -> bool {
+        let mut words = name.split(['.', '-']);
+        let said = if kind == Kind::A { words.next() } else { words.nth(1) };
+        match (said, kind) {
+            (Some("n"), Kind::A) => answer.add_a(60, [10, 0, 0, 1]),
+            (Some("n"), _) => answer.add_aaaa(60, "fd00::1"),
+            (Some("c"), Kind::A) => answer.add_alias(60, "n-z.example"),
+            (Some("c"), _) => answer.add_alias(60, "z-n.example"),
+            (Some("e"), _) => answer.code = 2,
+            _ => {}
+        }
+        true
+    }
+    run(async {
+        let resolver = Resolver::new(listed(server(respond).await));
+        for (name, expected) in [
+            ("n-n", Ok(&["10.0.0.1", "fd00::1"][..])),
+            ("n-z", Ok(&["10.0.0.1"])),
+            ("z-n", Ok(&["fd00::1"])),
+            ("n-c", Ok(&["10.0.0.1"])),
+            ("z-c", Ok(&["fd00::1"])),
+            ("c-c", Ok(&["fd00::1"])),
+            ("z-z", Err(ResolveError::HostNotFound)),
+            ("c-z", Err(ResolveError::HostNotFound)),
+            ("n-e", Err(ResolveError::ServerFailure)),
+            ("e-n", Err(ResolveError::ServerFailure)),
+            ("c-e", Err(ResolveError::ServerFailure)),
+        ] {
+            let answer = resolver.lookup(format!("{name}.example").as_bytes()).await;
+            let found = answer.map(|answer| answer.addresses.to_vec());
+            assert_eq!(found, expected.map(ips), "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_circle_of_names_ends() {
+    run(async {
+        let around = server(|_, _, answer| {
+            answer.add_alias(60, "a.example");
+            true
+        });
+        let resolver = Resolver::new(listed(around.await));
+        assert_eq!(resolver.lookup(b"a.example").await, Err(ResolveError::HostNotFound));
+    });
+}
+
+#[test]
+fn who_does_not_understand_is_passed_over() {
+    run(async {
+        let confused = server(|_, _, answer| {
+            answer.code = 1;
+            true
+        });
+        let (confused, able) = (confused.await, server(dual).await);
+        let servers = Servers::Listed(vec![confused, able]);
+        let resolver = Resolver::new(ResolverSettings { servers, ..ResolverSettings::system() });
+        for name in ["a.example", "b.example"] {
+            assert!(resolver.lookup(name.as_bytes()).await.is_ok(), "{name}");
+        }
+    });
+}
+
+#[test]
+fn servers_of_the_system_that_fail_are_passed_over() {
+    run(async {
+        let failing = server(|_, _, answer| {
+            answer.code = 2;
+            true
+        })
+        .await;
+        let good = server(dual).await;
+        let ask = async |servers: &[SocketAddr]| {
+            let manner = Manner::System { rounds_max: 2 };
+            let client = Client::new(servers.to_vec(), Duration::from_secs(5), manner);
+            client.ask(b"app.example", Kind::A, 0).await
+        };
+        let response = ask(&[failing, good]).await.expect("the second answers");
+        assert_eq!(response.addresses, ips(&["10.0.0.1", "10.0.0.2"]));
+        assert_eq!(ask(&[failing, failing]).await.map(|response| response.code), Ok(2));
+    });
+    let response =
+        |code, addresses: &[&str]| Response { code, addresses: ips(addresses), ..Response::default() };
+    let system = Manner::System { rounds_max: 1 };
+    for (first, second, addresses, code) in [
+        (response(0, &["10.0.0.1"]), response(2, &[]), &["10.0.0.1"][..], 0),
+        (response(3, &[]), response(0, &["fd00::1"]), &["fd00::1"], 0),
+        (response(0, &["10.0.0.1"]), response(0, &["fd00::1"]), &["10.0.0.1", "fd00::1"], 0),
+        (response(0, &[]), response(2, &[]), &[], 2),
+    ] {
+        let both = joined(first, second, system);
+        assert_eq!((both.addresses, both.code), (ips(addresses), code));
+    }
 }
