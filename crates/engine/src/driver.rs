@@ -37,6 +37,14 @@ pub struct Memory {
     pub body_bytes_max: usize,
 }
 
+impl Memory {
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.keep && self.body.len() + bytes.len() <= self.body_bytes_max {
+            self.body.extend_from_slice(bytes);
+        }
+    }
+}
+
 /// Why a request body could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
@@ -206,10 +214,25 @@ impl Driver {
             Driver::H1(h1) => h1.send(bytes, deadline).await,
             Driver::H2(h2) => h2.send(bytes, deadline).await,
             Driver::Memory(memory) => {
-                if memory.keep && memory.body.len() + bytes.len() <= memory.body_bytes_max {
-                    memory.body.extend_from_slice(bytes);
-                }
+                memory.keep(bytes);
                 Ok(bytes.len() as u64)
+            }
+        }
+    }
+
+    /// Sends of a piece of the response's body what the client takes now: how much of it that is, and how much with its
+    /// framing, bytes.
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<(usize, u64), net::errno::Errno>> {
+        match self {
+            Driver::H1(h1) => h1.poll_send(cx, bytes),
+            Driver::H2(h2) => h2.poll_send(cx, bytes),
+            Driver::Memory(memory) => {
+                memory.keep(bytes);
+                Poll::Ready(Ok((bytes.len(), bytes.len() as u64)))
             }
         }
     }

@@ -305,6 +305,11 @@ impl Limit {
     }
 }
 
+/// Is there a rate to keep?
+pub fn has_rate(request: &mut Request<'_>) -> bool {
+    rate(request).is_some()
+}
+
 fn rate(request: &mut Request<'_>) -> Option<Limit> {
     let plan = request.plan;
     if request.limit_rate.is_none() {

@@ -16,6 +16,7 @@ mod computed;
 mod empty_gif;
 mod files;
 mod geo;
+mod grpc;
 mod gunzip;
 mod gzip;
 mod gzip_static;
@@ -27,6 +28,7 @@ mod log;
 mod map;
 mod mime;
 mod mirror;
+mod passing;
 mod proxy;
 mod random_index;
 mod realip;
@@ -65,6 +67,7 @@ pub static MODULES: &[&Module] = &[
     &mirror::MODULE,
     &empty_gif::MODULE,
     &proxy::MODULE,
+    &grpc::MODULE,
     &stub_status::MODULE,
     &random_index::MODULE,
     &index::MODULE,

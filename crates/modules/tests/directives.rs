@@ -4,25 +4,23 @@
 mod support;
 
 use engine::compile::{Compiled, registry};
-use schema::Places;
 use schema::known::{self, Kind, Known};
+use schema::{Directive, Places};
 
 #[test]
 fn every_row_has_an_entry_in_the_table_and_a_sentence() {
     let modules: Vec<_> = engine::core::MODULES.iter().chain(modules::MODULES).copied().collect();
     let registry = registry(&modules);
-    for module in registry.modules() {
-        for (name, row) in &module.rows {
-            let mut entries = known::known(name.as_bytes()).iter();
-            let found =
-                entries.any(|known| registry.row(known).is_some_and(|(_, of)| std::ptr::eq(of, *row)));
-            assert!(
-                found,
-                "the row \"{name}\" of \"{}\" is never found by an entry of the table",
-                module.module
-            );
-            assert!(row.doc.ends_with('.') && row.doc.len() > 10, "\"{name}\" says nothing: {:?}", row.doc);
-        }
+    let rows = || registry.modules().iter().flat_map(|module| &module.rows);
+    let is_found = |name: &str, row: &Directive| {
+        let mut entries = known::known(name.as_bytes()).iter();
+        entries.any(|known| registry.row(known).is_some_and(|(_, of)| std::ptr::eq(of, row)))
+    };
+    for (name, row) in rows() {
+        // Modules that share rows need not have all of them: there is no "grpc_buffering".
+        let found = rows().any(|(name, other)| std::ptr::eq(*other, *row) && is_found(name, row));
+        assert!(found, "the row \"{name}\" is never found by an entry of the table");
+        assert!(row.doc.ends_with('.') && row.doc.len() > 10, "\"{name}\" says nothing: {:?}", row.doc);
     }
 }
 

@@ -216,6 +216,24 @@ impl H1 {
         Some((self.output.len() - before) as u64)
     }
 
+    /// As [`super::Driver::poll_send`].
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<(usize, u64), net::errno::Errno>> {
+        if self.output.len() >= JOIN_BYTES_MAX {
+            ready!(self.poll_flush(cx))?;
+        }
+        let count = bytes.len().min(JOIN_BYTES_MAX - self.output.len());
+        let wire_bytes = self.join(bytes.get(..count).unwrap_or_default()).unwrap_or(0);
+        // What does not leave now leaves with what follows.
+        if let Poll::Ready(Err(errno)) = self.poll_flush(cx) {
+            return Poll::Ready(Err(errno));
+        }
+        Poll::Ready(Ok((count, wire_bytes)))
+    }
+
     fn open_chunk(&mut self, length: usize) {
         if self.chunked {
             http::chunked::chunk_header(length, &mut self.output);

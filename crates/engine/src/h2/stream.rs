@@ -126,6 +126,24 @@ impl H2 {
         Some(length as u64)
     }
 
+    /// As [`crate::driver::Driver::poll_send`].
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<(usize, u64), Errno>> {
+        if self.is_gone() {
+            return Poll::Ready(Err(Errno::CONNRESET));
+        }
+        let mut codec = self.shared.codec.borrow_mut();
+        if codec.room(self.stream) == 0 {
+            self.shared.watch(self.stream, cx);
+            return Poll::Pending;
+        }
+        let before = codec.output.len();
+        let count = codec.send(self.stream, bytes, self.frame_bytes_max);
+        let wire_bytes = (codec.output.len() - before) as u64;
+        drop(codec);
+        self.shared.nudge();
+        Poll::Ready(Ok((count, wire_bytes)))
+    }
+
     /// Sends a piece of the body; waits for the client's windows.
     pub async fn send(&mut self, bytes: &[u8], deadline: Deadline) -> Result<u64, StreamError> {
         let mut sent = 0;

@@ -1,6 +1,7 @@
 //! One call, peer after peer until one answers.
 
 use super::converse::converse;
+use super::http2::{Session, Upload};
 use super::incoming::Incoming;
 use super::keepalive::{Connection, Owner};
 use super::patience::Patience;
@@ -146,6 +147,7 @@ impl Asking {
     pub(super) fn owner(&self, request: &mut Request<'_>) -> Owner {
         let location = self.upstream.keepalive.local.then_some(&request.plan.name[..]);
         let owner = Owner::of(&self.upstream.name, location);
+        let owner = if self.call.protocol.http2() { owner.over_http2() } else { owner };
         match &self.call.tls {
             Some(tls) => owner.through_tls(tls.number, &tls.name_for(request)),
             None => owner,
@@ -243,15 +245,17 @@ fn give_up(
 
 /// What messages name as the upstream.
 fn name_upstream(request: &mut Request<'_>, peer: &[u8], call: &Call) {
-    let (scheme, target): (&[u8], _) =
-        (if call.tls.is_some() { b"https://" } else { b"http://" }, &call.target);
+    let target = &call.target;
     request.upstream_uri.clear();
-    request.upstream_uri.extend_from_slice(scheme);
+    request.upstream_uri.extend_from_slice(call.scheme.as_bytes());
     request.upstream_uri.extend_from_slice(peer);
     if peer.starts_with(b"unix:") {
         request.upstream_uri.push(b':');
     }
-    request.upstream_uri.extend_from_slice(target);
+    // As in nginx, HTTP/2 leaves the target out.
+    if !call.protocol.http2() {
+        request.upstream_uri.extend_from_slice(target);
+    }
 }
 
 /// Whether a request may be sent twice without a word from the configuration (RFC 9110 section 9.2.2, as nginx has it).
@@ -262,12 +266,10 @@ pub(super) fn is_repeatable(method: Method) -> bool {
 /// An answer whose head is here.
 struct Answer {
     head: Box<ResponseHead>,
-    connection: Box<Connection>,
+    /// Its body.
+    incoming: Incoming,
     /// What was read beyond the head.
     beyond: Vec<u8>,
-    framing: ResponseFraming,
-    /// May the connection serve another request?
-    keep: bool,
     /// When the peer was asked, monotonic milliseconds.
     asked_ms: u64,
 }
@@ -276,9 +278,8 @@ struct Answer {
 fn answered(request: &mut Request<'_>, asking: Asking, mut attempt: Attempt, answer: Answer) -> Flow {
     let now_ms = net::clock::now_ms();
     attempt.header(now_ms.saturating_sub(answer.asked_ms), now_ms);
-    let incoming = Incoming::new(answer.connection, answer.framing, answer.keep);
     let owner = asking.owner(request);
-    let body = UpstreamBody::new(incoming, answer.beyond, asking, owner, attempt, answer.asked_ms);
+    let body = UpstreamBody::new(answer.incoming, answer.beyond, asking, owner, attempt, answer.asked_ms);
     let flow = reply::settle(request, answer.head, body);
     request.action = "";
     flow
@@ -310,10 +311,9 @@ async fn exchange(
     };
     note(request, |attempted| attempted.connect_ms = Some(net::clock::now_ms().saturating_sub(asked_ms)));
     connection.requests += 1;
-    let answered = converse(request, driver, asking, &mut connection.stream, &mut patience)
-        .await
+    let spoken = speak(request, driver, asking, &mut connection, &mut patience).await;
+    let Spoken { head, beyond, rest } = spoken
         .map_err(|failure| Failure { reused: reused && failure.reason == NextUpstream::ERROR, ..failure })?;
-    let head = answered.head;
     let status = head.status;
     note(request, |attempted| {
         attempted.header_ms = Some(net::clock::now_ms().saturating_sub(asked_ms));
@@ -325,13 +325,55 @@ async fn exchange(
         let outcome = if matches!(status.0, 403 | 404) { Outcome::Next } else { Outcome::Failure };
         return Err(Failure::of(reason, status, outcome, true));
     }
-    let keep = head.keep_alive(request.method) && answered.request_sent;
-    // After an upgrade everything is the other protocol's.
-    let framing = match status {
-        Status::SWITCHING_PROTOCOLS => ResponseFraming::UntilClose,
-        _ => head.framing(request.method),
+    let incoming = match rest {
+        Sent::Upload(upload) => Incoming::http2(connection, upload),
+        Sent::Whole(whole) => {
+            let keep = head.keep_alive(request.method) && whole;
+            // After an upgrade everything is the other protocol's.
+            let framing = match status {
+                Status::SWITCHING_PROTOCOLS => ResponseFraming::UntilClose,
+                _ => head.framing(request.method),
+            };
+            Incoming::new(connection, framing, keep)
+        }
     };
-    Ok(Answer { head, connection, beyond: answered.beyond, framing, keep, asked_ms })
+    Ok(Answer { head, incoming, beyond, asked_ms })
+}
+
+/// What came of a request on a connection, in any protocol.
+struct Spoken {
+    head: Box<ResponseHead>,
+    beyond: Vec<u8>,
+    rest: Sent,
+}
+
+/// What of a request went out before its answer came.
+enum Sent {
+    /// All of it, or what an upstream that has answered takes of it: the connection then serves no other.
+    Whole(bool),
+    /// Its body still goes out.
+    Upload(Box<Upload>),
+}
+
+/// Sends the request and reads the head of the answer, in the protocol's form.
+async fn speak(
+    request: &mut Request<'_>,
+    driver: &mut Driver,
+    asking: &Asking,
+    connection: &mut Connection,
+    patience: &mut Patience<'_>,
+) -> Result<Spoken, Failure> {
+    let Connection { stream, http2, .. } = connection;
+    if asking.call.protocol.http2() {
+        let session =
+            http2.get_or_insert_with(|| Session::new(asking.call.protocol.header_bytes_max(&asking.call)));
+        let talk = Box::pin(super::http2::converse(request, driver, asking, (session, stream), patience));
+        let answered = talk.await?;
+        let rest = Sent::Upload(Box::new(answered.upload));
+        return Ok(Spoken { head: answered.head, beyond: Vec::new(), rest });
+    }
+    let answered = converse(request, driver, asking, stream, patience).await?;
+    Ok(Spoken { head: answered.head, beyond: answered.beyond, rest: Sent::Whole(answered.request_sent) })
 }
 
 fn note(request: &mut Request<'_>, change: impl FnOnce(&mut Attempted)) {
@@ -374,7 +416,13 @@ async fn connect(
             if let Some(tls) = &call.tls {
                 super::tls::secure(request, tls, &mut stream, deadline).await?;
             }
-            Ok(Box::new(Connection { stream, place, requests: 0, made_ms: net::clock::now_ms() }))
+            Ok(Box::new(Connection {
+                stream,
+                place,
+                http2: None,
+                requests: 0,
+                made_ms: net::clock::now_ms(),
+            }))
         }
         // This machine could not even try: no other peer would do better.
         Err(error) if !error.is_peer_fault() => {

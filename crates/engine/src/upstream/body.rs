@@ -10,7 +10,7 @@ use super::incoming::{Cut, Incoming};
 use super::keepalive::Owner;
 use super::{Call, Protocol, Settings};
 use crate::Request;
-use crate::driver::Driver;
+use crate::driver::{BodyError, Driver};
 use crate::flow::{Chunk, Transform};
 use crate::pump::{self, Broken};
 use crate::thread::Thread;
@@ -34,10 +34,10 @@ const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// The rest of an upstream's answer.
 pub struct UpstreamBody {
-    incoming: Incoming,
-    hold: Hold,
+    pub(super) incoming: Incoming,
+    pub(super) hold: Hold,
     /// What was asked, and of whom.
-    asking: Asking,
+    pub(super) asking: Asking,
     /// In whose pool the connection is kept when the body is over.
     owner: Owner,
     /// Gives the peer back when the body is over or dropped.
@@ -45,7 +45,7 @@ pub struct UpstreamBody {
     /// Take it off the upstream as fast as it comes.
     pub buffering: bool,
     /// What ended the body before its end; told when what came before it has been sent.
-    cut: Option<Cut>,
+    pub(super) cut: Option<Cut>,
     /// Only this part of it is for the client: how many bytes to leave out, and how many to send then.
     pub window: Option<(u64, u64)>,
     /// Bytes a second from the upstream, 0 is no limit.
@@ -107,7 +107,10 @@ impl UpstreamBody {
             return;
         }
         self.give_back();
-        if let (Some(connection), Some(address)) = (self.incoming.take_kept(), self.asking.address()) {
+        // As in nginx, HTTP/2 to an address without an `upstream` block is for one request.
+        let alone = self.asking.upstream.implicit && self.asking.call.protocol.http2();
+        let kept = self.incoming.take_kept().filter(|_| !alone);
+        if let (Some(connection), Some(address)) = (kept, self.asking.address()) {
             thread.pools.put(self.owner, address, connection, &self.asking.upstream.keepalive);
         }
     }
@@ -131,6 +134,7 @@ impl UpstreamBody {
             attempted.response_ms = self.response_ms;
             attempted.response_bytes += self.incoming.body_bytes;
             attempted.received_bytes += self.incoming.received_bytes;
+            attempted.sent_bytes += self.incoming.sent_bytes;
         }
         if self.incoming.surplus {
             request.action = "reading upstream";
@@ -156,7 +160,7 @@ impl UpstreamBody {
     }
 
     /// Leaves of a piece what lies in the window.
-    fn cut_out(&mut self, piece: &mut Vec<u8>) {
+    pub(super) fn cut_out(&mut self, piece: &mut Vec<u8>) {
         let Some((skip, left)) = &mut self.window else { return };
         let skipped = usize::try_from(*skip).unwrap_or(usize::MAX).min(piece.len());
         piece.drain(..skipped);
@@ -182,11 +186,11 @@ impl UpstreamBody {
         Poll::Ready(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
-    fn settings(&self) -> &Settings {
+    pub(super) fn settings(&self) -> &Settings {
         &self.asking.call.settings
     }
 
-    fn silence(&self) -> Deadline {
+    pub(super) fn silence(&self) -> Deadline {
         Deadline::after(Duration::from_millis(self.settings().read_timeout.0))
     }
 }
@@ -239,6 +243,9 @@ impl UpstreamBody {
         driver: &mut Driver,
         transforms: &mut [Box<dyn Transform>],
     ) -> Result<(), Broken> {
+        if self.incoming.is_uploading() {
+            Box::pin(self.duplex(request, driver, transforms)).await?;
+        }
         let mut piece = Vec::new();
         let mut read_bytes = READ_BYTES_MIN;
         loop {
@@ -246,7 +253,7 @@ impl UpstreamBody {
             self.tell(request);
             let held = self.hold.take(&mut piece).map_err(|error| unreadable(request, &error))?;
             if !held {
-                if let Some(cut) = self.cut {
+                if let Some(cut) = self.cut.take() {
                     return Err(cut_off(request, cut));
                 }
                 if self.incoming.is_over() {
@@ -318,7 +325,7 @@ impl UpstreamBody {
                 Ok(())
             }
             Err(End::Client(error)) => Err(Broken::Client(error)),
-            Err(End::ClientGone) => {
+            Err(End::ClientGone | End::BadBody(_)) => {
                 request.action = "reading upstream";
                 super::client_is_gone(request);
                 Err(Broken::Gone)
@@ -327,7 +334,7 @@ impl UpstreamBody {
     }
 
     /// Sends a piece; meanwhile, when buffering, takes more off the upstream. True when the client took it at once.
-    async fn send(
+    pub(super) async fn send(
         &mut self,
         request: &mut Request<'_>,
         driver: &mut Driver,
@@ -406,10 +413,12 @@ fn temporary_folder(thread: &Thread, settings: &Settings, protocol: &dyn Protoco
 }
 
 /// What ends a wait without bytes.
-enum End {
+pub(super) enum End {
     Upstream(Cut),
     Client(StreamError),
     ClientGone,
+    /// The client's body cannot be read on.
+    BadBody(BodyError),
 }
 
 async fn send_piece(
@@ -427,7 +436,7 @@ async fn send_piece(
     Box::pin(pump::transform(request, driver, transforms, Some(piece))).await
 }
 
-fn unreadable(request: &Request<'_>, error: &FileError) -> Broken {
+pub(super) fn unreadable(request: &Request<'_>, error: &FileError) -> Broken {
     request.log_error(Level::Crit, format_args!("{error}"));
     Broken::Source
 }
@@ -445,6 +454,7 @@ fn cut_off(request: &mut Request<'_>, cut: Cut) -> Broken {
         Cut::Malformed => {
             request.log_error(Level::Error, format_args!("upstream sent invalid chunked response"));
         }
+        Cut::Said(message) => request.log_error(Level::Error, format_args!("{message}")),
         Cut::Failed(errno) => {
             request.log_error(Level::Error, format_args!("recv() failed ({})", ErrnoMessage(errno)));
         }

@@ -16,6 +16,7 @@ use net::errno::{Errno, ErrnoMessage};
 use net::file::temporary::TemporaryFile;
 use net::stream::Stream;
 use net::timer::Deadline;
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::rc::Rc;
@@ -196,7 +197,7 @@ impl Sending {
             if !sent {
                 match self.poll_send(cx, request, driver, asking, stream) {
                     Poll::Pending => {}
-                    Poll::Ready(Err(Fault::Client(error))) => return Poll::Ready(End::BadBody(error)),
+                    Poll::Ready(Err(Fault::Client(error))) => return Poll::Ready(Waited::BadBody(error)),
                     Poll::Ready(result) => {
                         if let Err(Fault::Upstream(errno)) = result {
                             self.refused = Some(errno);
@@ -209,50 +210,24 @@ impl Sending {
                 }
             }
             if let Poll::Ready(read) = stream.poll_read_into(cx, input, HEAD_READ_BYTES) {
-                return Poll::Ready(End::Read(read));
+                return Poll::Ready(Waited::Read(read));
             }
             if watched && !self.starved && driver.poll_closed(cx).is_ready() {
-                return Poll::Ready(End::ClientGone);
+                return Poll::Ready(Waited::ClientGone);
             }
             match self.starved {
-                true => {
-                    driver.poll_expired(cx, self.client_deadline).map(|()| End::BadBody(BodyError::TimedOut))
-                }
-                false => patience.poll_exhausted(cx, stream, self.deadline).map(|()| End::TimedOut),
+                true => driver
+                    .poll_expired(cx, self.client_deadline)
+                    .map(|()| Waited::BadBody(BodyError::TimedOut)),
+                false => patience.poll_exhausted(cx, stream, self.deadline).map(|()| Waited::TimedOut),
             }
         });
-        let end = end.await;
-        self.judge(request, end)
-    }
-
-    fn judge(&self, request: &mut Request<'_>, end: End) -> Result<usize, Failure> {
-        match end {
-            End::Read(Ok(count)) if count > 0 => {
+        match end.await {
+            Waited::Read(Ok(count)) if count > 0 => {
                 request.action = "reading response header from upstream";
                 Ok(count)
             }
-            End::Read(_) if let Some(errno) = self.refused => {
-                request.action = "sending request to upstream";
-                Err(broken(request, "writev() failed", errno))
-            }
-            End::Read(Ok(_)) => {
-                request.log_error(Level::Error, format_args!("upstream prematurely closed connection"));
-                Err(Failure::of(NextUpstream::ERROR, Status::BAD_GATEWAY, Outcome::Failure, true))
-            }
-            End::Read(Err(errno)) => {
-                request.action = "reading response header from upstream";
-                Err(broken(request, "recv() failed", errno))
-            }
-            End::TimedOut => Err(timed_out(request)),
-            End::BadBody(error) => {
-                crate::body::explain(request, error);
-                request.keep_alive = false;
-                Err(Failure::client(error.status()))
-            }
-            End::ClientGone => {
-                super::client_is_gone(request);
-                Err(Failure::client(Status::CLIENT_CLOSED_REQUEST))
-            }
+            end => Err(judge(request, end, self.refused)),
         }
     }
 
@@ -373,10 +348,14 @@ fn frame(framing: BodyFraming, piece: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// What ends a step.
-enum End {
+/// What a wait for an answer's head ends with.
+pub(super) enum Waited {
     /// Bytes of the answer, or its end.
     Read(Result<usize, Errno>),
+    /// Something that HTTP/2 said.
+    Event(http::h2::Event),
+    /// The upstream broke a rule; what to write down.
+    Said(Cow<'static, str>),
     /// The upstream took too long.
     TimedOut,
     /// The client's body cannot be read on.
@@ -385,12 +364,45 @@ enum End {
     ClientGone,
 }
 
+/// Why there is no answer. `refused` says why the upstream took no more of the request, if it did not.
+pub(super) fn judge(request: &mut Request<'_>, end: Waited, refused: Option<Errno>) -> Failure {
+    match end {
+        Waited::Read(_) if let Some(errno) = refused => {
+            request.action = "sending request to upstream";
+            broken(request, "writev() failed", errno)
+        }
+        Waited::Read(Ok(_)) | Waited::Event(_) => {
+            request.log_error(Level::Error, format_args!("upstream prematurely closed connection"));
+            Failure::of(NextUpstream::ERROR, Status::BAD_GATEWAY, Outcome::Failure, true)
+        }
+        Waited::Read(Err(errno)) => {
+            request.action = "reading response header from upstream";
+            broken(request, "recv() failed", errno)
+        }
+        Waited::Said(message) => {
+            request.action = "reading response header from upstream";
+            request.log_error(Level::Error, format_args!("{message}"));
+            Failure::invalid()
+        }
+        Waited::TimedOut => timed_out(request),
+        Waited::BadBody(error) => {
+            crate::body::explain(request, error);
+            request.keep_alive = false;
+            Failure::client(error.status())
+        }
+        Waited::ClientGone => {
+            super::client_is_gone(request);
+            Failure::client(Status::CLIENT_CLOSED_REQUEST)
+        }
+    }
+}
+
 /// How long the client may pause while its body is awaited.
-fn client_pause(request: &Request<'_>) -> Deadline {
+pub(super) fn client_pause(request: &Request<'_>) -> Deadline {
     Deadline::after(Duration::from_millis(request.plan.core.client_body_timeout.0))
 }
 
-fn note(request: &mut Request<'_>, change: impl FnOnce(&mut Attempted)) {
+pub(super) fn note(request: &mut Request<'_>, change: impl FnOnce(&mut Attempted)) {
     if let Some(attempted) = request.attempts.last_mut() {
         change(attempted);
     }
@@ -417,7 +429,7 @@ fn warn(request: &mut Request<'_>, head: &ResponseHead) {
 }
 
 /// An interim response: 103 goes on to clients that may have it, others end here.
-async fn interim(
+pub(super) async fn interim(
     request: &mut Request<'_>,
     driver: &mut Driver,
     asking: &Asking,

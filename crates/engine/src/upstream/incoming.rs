@@ -1,10 +1,16 @@
 //! The body of an upstream's answer as it comes: read from the connection and taken out of its framing.
 
+use super::Call;
+use super::http2::{Fault, SendFault, Session, Upload};
 use super::keepalive::Connection;
+use crate::Request;
+use crate::driver::{BodyError, Driver};
+use http::h2::{BodyState, Event};
 use http::{ChunkedDecoder, Fields, ResponseFraming};
 use net::errno::Errno;
 use net::timer::Deadline;
-use std::task::{Context, Poll, ready};
+use std::borrow::Cow;
+use std::task::{Context, Poll, Waker, ready};
 
 /// The most a response's trailers may take, bytes.
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
@@ -24,6 +30,10 @@ pub(super) struct Incoming {
     spent: bool,
     /// What came behind the last chunk.
     pub trailers: Fields,
+    /// What of the request still goes out while the body comes in.
+    upload: Option<Box<Upload>>,
+    /// What of it went out meanwhile, bytes.
+    pub sent_bytes: u64,
 }
 
 enum Framing {
@@ -31,10 +41,12 @@ enum Framing {
     Length(u64),
     Chunked(ChunkedDecoder),
     Close,
+    /// A stream of HTTP/2, which is over when it ends.
+    Http2(u32),
 }
 
 /// Why a body ended before its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     /// The upstream closed the connection.
     Closed,
@@ -44,6 +56,24 @@ pub(super) enum Cut {
     Malformed,
     /// Nothing came for too long.
     TimedOut,
+    /// The upstream broke a rule of HTTP/2, or ended the stream; what to write down.
+    Said(Cow<'static, str>),
+}
+
+/// Who paused for too long.
+pub(super) enum Late {
+    Client,
+    Upstream,
+}
+
+impl From<Fault> for Cut {
+    fn from(fault: Fault) -> Cut {
+        match fault {
+            Fault::Closed => Cut::Closed,
+            Fault::Failed(errno) => Cut::Failed(errno),
+            Fault::Said(message) => Cut::Said(message),
+        }
+    }
 }
 
 impl Incoming {
@@ -63,6 +93,29 @@ impl Incoming {
             surplus: false,
             spent: !keep,
             trailers: Fields::default(),
+            upload: None,
+            sent_bytes: 0,
+        }
+    }
+
+    /// The body behind a head on a stream of HTTP/2, on which the request may still be going out.
+    pub fn http2(connection: Box<Connection>, upload: Box<Upload>) -> Incoming {
+        let mut incoming = Incoming::new(connection, ResponseFraming::None, true);
+        incoming.framing = Framing::Http2(upload.stream);
+        incoming.upload = Some(upload).filter(|upload| !upload.has_ended());
+        let (mut nothing, mut cx) = (Vec::new(), Context::from_waker(Waker::noop()));
+        // An answer without a body is over already.
+        if incoming.has_ended() {
+            let _ = incoming.poll_read(&mut cx, &mut nothing, 1);
+        }
+        incoming
+    }
+
+    fn has_ended(&self) -> bool {
+        let session = self.connection.as_ref().and_then(|connection| connection.http2.as_ref());
+        match (&self.framing, session) {
+            (Framing::Http2(id), Some(session)) => session.codec.has_ended(*id),
+            _ => false,
         }
     }
 
@@ -73,13 +126,81 @@ impl Incoming {
 
     /// The connection, if it can serve another request.
     pub fn take_kept(&mut self) -> Option<Box<Connection>> {
-        let whole = self.is_over() && !self.surplus && !self.spent;
+        let sent = self.upload.is_none();
+        let whole = self.is_over() && !self.surplus && !self.spent && sent;
         self.connection.take().filter(|_| whole)
     }
 
     /// The connection, whatever is left on it.
     pub fn take_connection(&mut self) -> Option<Box<Connection>> {
         self.connection.take()
+    }
+
+    /// Is the client's body waited for?
+    pub fn is_starved(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.starved)
+    }
+
+    /// Hears what the upstream says about the connection, and takes of the body what its window allows, for later.
+    pub fn poll_listen(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        let Framing::Http2(id) = self.framing else { return Poll::Pending };
+        let Some(Connection { stream, http2: Some(session), .. }) = self.connection.as_deref_mut() else {
+            return Poll::Pending;
+        };
+        while !session.codec.has_ended(id) {
+            let event = ready!(session.poll_event(cx, stream))?;
+            self.received_bytes += std::mem::take(&mut session.received_bytes);
+            if let Some(cut) = heard(event, session, &mut self.trailers) {
+                return Poll::Ready(Err(cut));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Does the request still go out?
+    pub fn is_uploading(&self) -> bool {
+        self.upload.is_some()
+    }
+
+    /// Sends the request's body on; ready when all of it has left, or the upstream takes no more.
+    ///
+    /// # Errors
+    /// The client's body cannot be read on.
+    pub fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut Request<'_>,
+        driver: &mut Driver,
+        call: &Call,
+    ) -> Poll<Result<(), BodyError>> {
+        let (Some(upload), Some(connection)) = (&mut self.upload, self.connection.as_deref_mut()) else {
+            return Poll::Ready(Ok(()));
+        };
+        let Connection { stream, http2: Some(session), .. } = connection else { return Poll::Ready(Ok(())) };
+        let sent = upload.poll_send(cx, request, driver, call, (session, stream));
+        self.sent_bytes += std::mem::take(&mut session.sent_bytes);
+        match ready!(sent) {
+            Ok(()) => self.upload = None,
+            Err(SendFault::Upstream(_)) => {
+                self.upload = None;
+                self.spent = true;
+            }
+            Err(SendFault::Client(error)) => return Poll::Ready(Err(error)),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Who has been waited for for too long while the request goes out.
+    pub fn poll_upload_expired(&mut self, cx: &mut Context<'_>, driver: &mut Driver) -> Poll<Late> {
+        match (&self.upload, &mut self.connection) {
+            (Some(upload), _) if upload.starved => {
+                driver.poll_expired(cx, upload.client_deadline).map(|()| Late::Client)
+            }
+            (Some(upload), Some(connection)) => {
+                connection.stream.poll_expired(cx, upload.deadline).map(|()| Late::Upstream)
+            }
+            _ => Poll::Pending,
+        }
     }
 
     /// Ready once the deadline has passed.
@@ -98,6 +219,9 @@ impl Incoming {
         bytes_max: usize,
     ) -> Poll<Result<(), Cut>> {
         let start = out.len();
+        if let Framing::Http2(id) = self.framing {
+            return self.poll_read_stream(cx, id, out, bytes_max);
+        }
         while out.len() == start && !self.is_over() {
             let Some(connection) = &mut self.connection else { return Poll::Ready(Err(Cut::Closed)) };
             match ready!(connection.stream.poll_read_into(cx, out, bytes_max)) {
@@ -116,6 +240,64 @@ impl Incoming {
         Poll::Ready(Ok(()))
     }
 
+    /// As [`Incoming::poll_read`], on a stream of HTTP/2.
+    fn poll_read_stream(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: u32,
+        out: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Poll<Result<(), Cut>> {
+        let start = out.len();
+        let Some(Connection { stream, http2: Some(session), .. }) = self.connection.as_deref_mut() else {
+            return Poll::Ready(Err(Cut::Closed));
+        };
+        loop {
+            match session.codec.read_body(id, out) {
+                BodyState::Read(count) => {
+                    self.body_bytes += count as u64;
+                    if session.codec.body_is_read(id) {
+                        continue;
+                    }
+                }
+                BodyState::Waiting => {}
+                BodyState::Ended => {
+                    // An upstream may take its word back in the same breath.
+                    if let Some(cut) = session.heard_at_hand() {
+                        self.body_bytes -= (out.len() - start) as u64;
+                        out.truncate(start);
+                        return Poll::Ready(Err(cut.into()));
+                    }
+                    self.framing = Framing::Done;
+                    self.received_bytes += std::mem::take(&mut session.received_bytes);
+                    if self.upload.is_none() {
+                        session.codec.release(id);
+                    }
+                    // What is owed to the connection leaves now, if it may.
+                    let _ = session.poll_write(cx, stream);
+                    return Poll::Ready(Ok(()));
+                }
+                BodyState::Malformed | BodyState::Reset => return Poll::Ready(Err(Cut::Closed)),
+            }
+            if out.len() - start >= bytes_max {
+                return Poll::Ready(Ok(()));
+            }
+            let event = match session.poll_event(cx, stream) {
+                Poll::Ready(Ok(event)) => event,
+                // What came before is the client's all the same.
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault.into())),
+                Poll::Pending => {
+                    self.received_bytes += std::mem::take(&mut session.received_bytes);
+                    let _ = session.poll_write(cx, stream);
+                    return if out.len() > start { Poll::Ready(Ok(())) } else { Poll::Pending };
+                }
+            };
+            if let Some(cut) = heard(event, session, &mut self.trailers) {
+                return Poll::Ready(Err(cut));
+            }
+        }
+    }
+
     /// Takes what lies behind `from` out of its framing, in place.
     ///
     /// # Errors
@@ -129,7 +311,7 @@ impl Incoming {
                     self.surplus = true;
                     break;
                 }
-                Framing::Close => read..out.len(),
+                Framing::Close | Framing::Http2(_) => read..out.len(),
                 Framing::Length(left) => {
                     let count = usize::try_from(*left).unwrap_or(usize::MAX).min(out.len() - read);
                     *left -= count as u64;
@@ -165,6 +347,20 @@ impl Incoming {
     }
 }
 
+/// What an event means for the body: does it end it?
+fn heard(event: Event, session: &mut Session, trailers: &mut Fields) -> Option<Cut> {
+    match event {
+        Event::Trailers { .. } => {
+            std::mem::swap(trailers, &mut session.heads.trailers);
+            None
+        }
+        Event::Reset { code, .. } => {
+            Some(Cut::Said(format!("upstream rejected request with error {}", code.0).into()))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +380,8 @@ mod tests {
             surplus: false,
             spent: false,
             trailers: Fields::default(),
+            upload: None,
+            sent_bytes: 0,
         }
     }
 

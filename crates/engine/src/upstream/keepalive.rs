@@ -1,5 +1,6 @@
 //! Idle connections to upstreams, kept for the next request. One pool a thread; nothing is shared.
 
+use super::http2::Session;
 use crate::thread::Place;
 use net::address::Address;
 use net::stream::Stream;
@@ -49,6 +50,11 @@ impl Owner {
         Owner { upstream: fingerprint(upstream), location: location.map_or(0, fingerprint) }
     }
 
+    /// Connections that speak HTTP/2 serve nobody who speaks HTTP/1.
+    pub fn over_http2(self) -> Owner {
+        Owner { location: self.location ^ fingerprint(b"h2"), ..self }
+    }
+
     /// A connection whose peer was judged by these settings, under this name, serves nobody who judges otherwise.
     pub fn through_tls(self, number: u64, name: &[u8]) -> Owner {
         let settings = fingerprint(&number.to_le_bytes());
@@ -91,12 +97,24 @@ impl Hasher for AsItIs {
 pub struct Connection {
     /// The connection.
     pub stream: Stream,
+    /// What HTTP/2 knows of it, where that is spoken.
+    pub http2: Option<Box<Session>>,
     /// Its place among the thread's connections.
     pub place: Place,
     /// Requests it has served.
     pub requests: u64,
     /// When it was made, monotonic milliseconds.
     pub made_ms: u64,
+}
+
+impl Connection {
+    /// May it serve another request? The peer may have closed it, or sent something nobody asked for.
+    fn is_fit(&mut self) -> bool {
+        match &mut self.http2 {
+            Some(session) => session.is_fit(&mut self.stream),
+            None => self.stream.seems_idle_and_open(),
+        }
+    }
 }
 
 struct Idle {
@@ -123,8 +141,7 @@ impl Pools {
         }
         while let Some(at) = pool.iter().rposition(|idle| idle.address == *address) {
             let mut idle = pool.remove(at)?;
-            // The peer may have closed it, or sent something nobody asked for: either makes it useless.
-            if idle.connection.stream.seems_idle_and_open() {
+            if idle.connection.is_fit() {
                 return Some(idle.connection);
             }
         }
@@ -142,7 +159,7 @@ impl Pools {
         let now_ms = net::clock::now_ms();
         let worn = connection.requests >= settings.requests_max
             || now_ms.saturating_sub(connection.made_ms) >= settings.time_ms;
-        if settings.connections_max == 0 || worn || !connection.stream.seems_idle_and_open() {
+        if settings.connections_max == 0 || worn || !connection.is_fit() {
             return;
         }
         let mut pools = self.idle.borrow_mut();

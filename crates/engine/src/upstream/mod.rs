@@ -6,8 +6,10 @@
 mod attempt;
 mod body;
 mod converse;
+mod duplex;
 mod groups;
 mod hold;
+pub mod http2;
 mod incoming;
 pub mod keepalive;
 mod names;
@@ -30,7 +32,7 @@ use crate::Request;
 use balance::Group;
 use bstr::BString;
 use conf::Level;
-use http::Status;
+use http::{Fields, Status};
 use keepalive::Keepalive;
 use net::address::Address;
 use net::resolver::ResolverSettings;
@@ -191,6 +193,8 @@ pub struct Call {
     pub protocol: Arc<dyn Protocol>,
     /// The request target for the upstream.
     pub target: Vec<u8>,
+    /// What messages put before the upstream's address: `http://`.
+    pub scheme: &'static str,
     /// Over TLS, and how.
     pub tls: Option<Arc<tls::UpstreamTls>>,
 }
@@ -236,6 +240,29 @@ pub trait Protocol: Send + Sync {
     /// # Errors
     /// The status to end with when no head can be made.
     fn request(&self, request: &mut Request, call: &Call, out: &mut Vec<u8>) -> Result<BodyFraming, Status>;
+
+    /// Is HTTP/2 spoken? The head is then made by [`Protocol::request_fields`].
+    fn http2(&self) -> bool {
+        false
+    }
+
+    /// As [`Protocol::request`], as a list of fields, the pseudo-header fields first.
+    ///
+    /// # Errors
+    /// The status to end with when no head can be made.
+    fn request_fields(
+        &self,
+        _request: &mut Request,
+        _call: &Call,
+        _out: &mut Fields,
+    ) -> Result<BodyFraming, Status> {
+        Err(Status::INTERNAL_SERVER_ERROR)
+    }
+
+    /// How large the head of an answer in HTTP/2 may be, bytes.
+    fn header_bytes_max(&self, call: &Call) -> usize {
+        call.settings.buffer_size.0
+    }
 
     /// A body to send instead of the client's; none: the client's.
     fn body(&self, _request: &mut Request) -> Option<Vec<u8>> {

@@ -57,7 +57,7 @@ pub(super) struct Stream {
     pub malformed: Option<Malformed>,
     /// The head of the message, not an interim one, has come.
     pub has_head: bool,
-    /// An answer to HEAD: `content-length` says nothing about the body.
+    /// The answer to HEAD has no body, whatever its `content-length` says.
     pub bodiless: bool,
     /// The END_STREAM flag can still be set on the frame there, counted from the first byte ever written.
     pub last_frame: Option<u64>,
@@ -91,7 +91,7 @@ impl Stream {
     /// Takes note of body bytes and of the end; what is wrong with the length stays in [`Stream::malformed`].
     pub fn receive(&mut self, data: &[u8], ended: bool) {
         self.received += data.len() as u64;
-        let announced = self.announced.filter(|_| !self.bodiless);
+        let announced = self.announced;
         if announced.is_some_and(|length| self.received > length) {
             self.malformed.get_or_insert(Malformed::TooLong);
         } else if self.malformed.is_none() {

@@ -28,11 +28,14 @@ impl<'h> ResponseFields<'h> {
     fn take(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
         check_field(name, value, true).map_err(|_| "upstream sent invalid header")?;
         if name.first() == Some(&b':') {
-            if name != b":status" || self.in_fields || self.head.status.0 != 0 {
+            if name == b":status" && self.head.status.0 != 0 {
+                return Err("upstream sent duplicate :status header");
+            }
+            if name != b":status" || self.in_fields {
                 return Err("upstream sent invalid pseudo-header");
             }
             let &[a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] = value else {
-                return Err("upstream sent invalid status");
+                return Err("upstream sent invalid :status");
             };
             let digit = |byte: u8| u16::from(byte - b'0');
             self.head.status = Status(digit(a) * 100 + digit(b) * 10 + digit(c));
@@ -59,6 +62,6 @@ impl<'h> ResponseFields<'h> {
 
     /// The list is over: what is wrong with it.
     pub fn finish(self) -> Option<&'static str> {
-        self.fault.or((self.head.status.0 == 0).then_some("upstream sent no :status"))
+        self.fault.or((self.head.status.0 == 0).then_some("upstream sent no :status header"))
     }
 }

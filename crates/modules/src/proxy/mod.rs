@@ -3,6 +3,7 @@
 mod pass;
 mod rewrites;
 
+use crate::passing::{Schemes, SetHeaders, Target, has_uri};
 use bstr::{BString, ByteSlice};
 use conf::{Node, Span};
 use engine::Request;
@@ -10,7 +11,7 @@ use engine::core::Matcher;
 use engine::module::{Build, Declare, Installer, Module, Variable, cells, finish_nothing};
 use engine::own;
 use engine::upstream::settings::{Settings, family};
-use pass::{Pass, ProxyStep, Target};
+use pass::{Pass, ProxyStep};
 use rewrites::{CookieFlags, Rewrite};
 use schema::value::argument;
 use schema::{Directive, Idle, Inherit, Places, Problem, field, words};
@@ -30,15 +31,6 @@ pub struct Conf {
     cookie_domain: Inherit<Vec<Option<Rewrite>>>,
     cookie_path: Inherit<Vec<Option<Rewrite>>>,
     cookie_flags: Inherit<Vec<CookieFlags>>,
-}
-
-/// The lines of `proxy_set_header` that hold in a block.
-#[derive(Clone, Default)]
-pub struct SetHeaders {
-    /// What `Host` becomes.
-    host: Option<Template>,
-    /// The other headers, in order.
-    others: Vec<(BString, Template)>,
 }
 
 /// `proxy_pass`, read.
@@ -61,7 +53,7 @@ pub enum RedirectLine {
     Rewrite(Rewrite),
 }
 
-words!(HttpVersion { "1.0" => Http10, "1.1" => Http11 });
+words!(HttpVersion { "1.0" => Http10, "1.1" => Http11, "2" => Http2 });
 /// `proxy_http_version`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpVersion {
@@ -69,6 +61,8 @@ pub enum HttpVersion {
     Http10,
     /// 1.1.
     Http11,
+    /// 2, known beforehand or agreed on by ALPN.
+    Http2,
 }
 
 fn proxy_pass(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
@@ -80,23 +74,20 @@ fn proxy_pass(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Pro
     if template.is_constant().is_some() {
         let outer = build.matcher_around();
         let nameless = outer.is_none_or(Matcher::is_nameless);
-        pass::check(&word.text, nameless, build).map_err(|problem| problem.on(word))?;
+        if has_uri(&word.text, Schemes::Http, build).map_err(|problem| problem.on(word))? && nameless {
+            return Err(Problem::new(
+                "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, \
+                 or inside \"if\" statement, or inside \"limit_except\" block",
+            )
+            .on(word));
+        }
     }
     conf.pass = Some(PassLine { text: word.text.clone(), template, places: (word.span, node.end) });
     Ok(())
 }
 
 fn set_header(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
-    let (name, value) = (argument(node, 0)?, argument(node, 1)?);
-    let template = build.template(value.text.as_ref()).map_err(|problem| problem.on(value))?;
-    let headers = Arc::make_mut(conf.set_header.fill(node.name.span, Arc::default));
-    if name.text.eq_ignore_ascii_case(b"host") {
-        headers.host.get_or_insert(template);
-    } else {
-        headers.others.reserve_exact(1);
-        headers.others.push((name.text.clone(), template));
-    }
-    Ok(())
+    SetHeaders::read(&mut conf.set_header, node, build)
 }
 
 fn redirect(conf: &mut Conf, node: &Node, build: &mut Build) -> Result<(), Problem> {
@@ -154,15 +145,17 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
         installer.plan.auto_redirect = true;
     }
     let target = match pass.template.is_constant() {
-        None => Target::Variable(pass.template.clone()),
-        Some(text) => Target::constant(text.as_bstr(), installer.build)
+        None => Target::Variable(pass.template.clone(), Schemes::Http),
+        Some(text) => Target::constant(text.as_bstr(), Schemes::Http, installer.build)
             .map_err(|problem| Problem { span: Some(pass.places.0), ..problem }.at(pass.places.1))?,
     };
-    let tls = match target.may_be_https() {
-        true => crate::ssl::upstream::make(installer.family(1), installer.build),
+    let http2 = *conf.http_version == HttpVersion::Http2;
+    let tls = match target.may_be_secure() {
+        true => crate::ssl::upstream::make(installer.family(1), "proxy_ssl_", http2, installer.build),
         false => None,
     };
-    let made = Pass::new(conf, settings, tls, target, pass.text.as_ref(), location);
+    let redirect = pass::default_redirect(&target, pass.text.as_ref(), location.as_ref(), installer.build);
+    let made = Pass::new(conf, settings, tls, target, redirect, location);
     installer.handler(ProxyStep(Arc::new(made)));
     Ok(())
 }

@@ -1,221 +1,19 @@
 //! The step that passes requests on, and the request it writes.
 
 use super::rewrites::{Rewrite, cookie};
-use super::{Conf, HttpVersion, RedirectLine, SetHeaders};
+use super::{Conf, HttpVersion, RedirectLine};
+use crate::passing::{Hidden, SetHeaders, Target, write_pseudo_fields, write_uri};
 use bstr::{BStr, BString, ByteSlice};
 use engine::Request;
 use engine::flow::{Flow, Step};
 use engine::module::Build;
-use engine::upstream::keepalive::Keepalive;
 use engine::upstream::tls::UpstreamTls;
-use engine::upstream::url::{self, UpstreamUrl};
-use engine::upstream::{BodyFraming, Call, Destination, Named, Protocol, Settings, Upstream};
-use http::Status;
-use http::escape::{Escape, escape_uri};
+use engine::upstream::{BodyFraming, Call, Protocol, Settings};
 use http::response::{encode_field, encode_number};
-use schema::Problem;
+use http::{Fields, Status};
 use schema::hash::QuickMap;
 use std::sync::Arc;
 use template::Template;
-
-/// Headers that are about the client's connection, or written anew.
-const DEFAULT_HEADERS: [&str; 9] = [
-    "host",
-    "connection",
-    "proxy-connection",
-    "content-length",
-    "transfer-encoding",
-    "te",
-    "keep-alive",
-    "expect",
-    "upgrade",
-];
-
-/// Headers of the response that are not passed on unless `proxy_pass_header` names them.
-const HIDDEN_HEADERS: [&str; 8] = [
-    "date",
-    "server",
-    "x-pad",
-    "x-accel-expires",
-    "x-accel-redirect",
-    "x-accel-limit-rate",
-    "x-accel-buffering",
-    "x-accel-charset",
-];
-
-/// Where a `proxy_pass` leads.
-#[derive(Clone)]
-pub enum Target {
-    /// Known when the configuration is read.
-    Constant {
-        /// The group.
-        upstream: Arc<Upstream>,
-        /// Its name and URI.
-        place: Arc<Place>,
-        /// What `proxy_redirect default` does, where the location has no part in it.
-        redirect: Option<Arc<[Rewrite]>>,
-        /// How it is spoken to.
-        scheme: Scheme,
-    },
-    /// Known when the request comes.
-    Variable(Template),
-}
-
-/// Host, port and URI of a target.
-#[derive(Default)]
-pub struct Place {
-    /// What `Host` says and `$proxy_host` is, and `$proxy_port`.
-    named: Arc<Named>,
-    /// What replaces the location's prefix; empty: the URI goes on as it came.
-    uri: Vec<u8>,
-}
-
-/// How an upstream is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// As it is.
-    Http,
-    /// Over TLS.
-    Https,
-}
-
-impl Scheme {
-    /// The port where none is written.
-    fn port(self) -> u16 {
-        match self {
-            Scheme::Http => 80,
-            Scheme::Https => 443,
-        }
-    }
-}
-
-/// `http://` and the rest.
-///
-/// # Errors
-/// As nginx.
-pub fn split_scheme(text: &[u8]) -> Result<(&[u8], Scheme), Problem> {
-    if text.len() >= 7 && text[..7].eq_ignore_ascii_case(b"http://") {
-        return Ok((&text[7..], Scheme::Http));
-    }
-    if text.len() >= 8 && text[..8].eq_ignore_ascii_case(b"https://") {
-        return Ok((&text[8..], Scheme::Https));
-    }
-    Err(Problem::new("invalid URL prefix").help("an upstream's address starts with http:// or https://"))
-}
-
-fn parsed(text: &[u8]) -> Result<(UpstreamUrl, Scheme), Problem> {
-    let (rest, scheme) = split_scheme(text)?;
-    url::parse(rest)
-        .map(|url| (url, scheme))
-        .map_err(|why| Problem::new(format!("{why} in upstream \"{}\"", rest.as_bstr())))
-}
-
-/// Checks the address of a `proxy_pass` without variables. Where the location's name cannot be replaced (`nameless`)
-/// it has no URI part.
-///
-/// # Errors
-/// As nginx.
-pub fn check(text: &BString, nameless: bool, build: &mut Build) -> Result<(), Problem> {
-    let known = build.shared::<Known>().has_uri.get(text).copied();
-    let has_uri = match known {
-        Some(has_uri) => has_uri,
-        None => {
-            let has_uri = !parsed(text)?.0.uri.is_empty();
-            build.shared::<Known>().has_uri.insert(text.clone(), has_uri);
-            has_uri
-        }
-    };
-    if nameless && has_uri {
-        return Err(Problem::new(
-            "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, \
-             or inside \"if\" statement, or inside \"limit_except\" block",
-        ));
-    }
-    Ok(())
-}
-
-impl Target {
-    /// May it be spoken to over TLS?
-    pub fn may_be_https(&self) -> bool {
-        !matches!(self, Target::Constant { scheme: Scheme::Http, .. })
-    }
-
-    /// The target of a constant `proxy_pass`; a host that no `upstream` block has becomes a group of its own.
-    ///
-    /// # Errors
-    /// As nginx.
-    pub fn constant(text: &BStr, build: &mut Build) -> Result<Target, Problem> {
-        if let Some(known) = build.shared::<Known>().targets.get(text) {
-            return Ok(known.clone());
-        }
-        let (parsed, scheme) = parsed(text)?;
-        let place = Arc::new(Place::of(&parsed, scheme));
-        let known = build.upstream(&parsed.host).filter(|upstream| !upstream.implicit);
-        let upstream = match known {
-            Some(upstream) => {
-                if let Some(port) = parsed.port {
-                    return Err(Problem::new(format!(
-                        "upstream \"{}\" may not have port {port}",
-                        parsed.host
-                    )));
-                }
-                upstream
-            }
-            None => implicit(&parsed, scheme, build),
-        };
-        let redirect = || Arc::from([Rewrite::prefix(&[text.as_bytes(), b"/"].concat(), b"/")]);
-        let redirect = place.uri.is_empty().then(redirect);
-        let made = Target::Constant { upstream, place, redirect, scheme };
-        build.shared::<Known>().targets.insert(text.to_owned(), made.clone());
-        Ok(made)
-    }
-}
-
-/// What is known of addresses without variables by their text: a large configuration has few different ones.
-#[derive(Default)]
-struct Known {
-    /// Those that are right, and whether they have a URI part.
-    has_uri: QuickMap<BString, bool>,
-    targets: QuickMap<BString, Target>,
-}
-
-/// The group of one server that stands for an address without an `upstream` block.
-fn implicit(parsed: &UpstreamUrl, scheme: Scheme, build: &mut Build) -> Arc<Upstream> {
-    let port = parsed.port.unwrap_or(scheme.port());
-    let name: BString = if parsed.host.starts_with(b"unix:") {
-        parsed.host.clone()
-    } else {
-        format!("{}:{port}", parsed.host).into()
-    };
-    if let Some(known) = build.upstream(&name) {
-        return known;
-    }
-    let server = crate::upstream::server_at(parsed, scheme.port(), balance::Peer::new(name.clone()), false);
-    let made = Upstream::new(name, vec![server], Default::default(), Keepalive::default(), None, true);
-    let made = Arc::new(made);
-    build.upstreams.push(made.clone());
-    made
-}
-
-impl Place {
-    fn of(parsed: &UpstreamUrl, scheme: Scheme) -> Place {
-        let unix = parsed.host.starts_with(b"unix:");
-        let host = if unix { b"localhost".to_vec() } else { parsed.authority.to_vec() };
-        let port =
-            if unix { Vec::new() } else { parsed.port.unwrap_or(scheme.port()).to_string().into_bytes() };
-        Place { named: Arc::new(Named { host, port }), uri: uri_of(&parsed.uri) }
-    }
-}
-
-/// A URI part starts with a slash, also when only arguments were given.
-fn uri_of(uri: &[u8]) -> Vec<u8> {
-    let mut whole = Vec::with_capacity(uri.len() + 1);
-    if uri.starts_with(b"?") {
-        whole.push(b'/');
-    }
-    whole.extend_from_slice(uri);
-    whole
-}
 
 /// A location's way of passing requests on.
 pub struct Pass {
@@ -235,10 +33,7 @@ pub struct Pass {
     own_length: bool,
     own_encoding: bool,
     body: Option<Template>,
-    /// Headers of the response that are not passed on, in lower case, besides those that never are.
-    hidden: Box<[Vec<u8>]>,
-    /// Those that are passed on though they never are, in lower case.
-    passed: Box<[Vec<u8>]>,
+    hidden: Hidden,
     redirects: Arc<[Rewrite]>,
     cookie_domains: Vec<Option<Rewrite>>,
     cookie_paths: Vec<Option<Rewrite>>,
@@ -255,18 +50,10 @@ impl Pass {
         settings: Arc<Settings>,
         tls: Option<Arc<UpstreamTls>>,
         target: Target,
-        text: &BStr,
+        default_redirect: Arc<[Rewrite]>,
         location: BString,
     ) -> Pass {
-        let sets = |name: &str| {
-            conf.set_header.others.iter().any(|(set, _)| set.eq_ignore_ascii_case(name.as_bytes()))
-        };
-        let lower = |names: &[BString]| -> Vec<Vec<u8>> {
-            names.iter().map(|name| name.to_ascii_lowercase()).collect()
-        };
-        let passed = lower(&settings.pass_header);
-        let hidden = lower(&settings.hide_header).into_iter().filter(|name| !passed.contains(name)).collect();
-        let redirects = redirects(&conf.redirect, &target, text, location.as_ref());
+        let sets = |name: &str| conf.set_header.sets(name);
         Pass {
             method: (*conf.method).clone(),
             version: *conf.http_version,
@@ -275,9 +62,8 @@ impl Pass {
             own_length: sets("content-length"),
             own_encoding: sets("transfer-encoding"),
             body: (*conf.set_body).clone(),
-            hidden,
-            passed: passed.into(),
-            redirects,
+            hidden: Hidden::new(&settings),
+            redirects: redirects(&conf.redirect, default_redirect),
             cookie_domains: conf.cookie_domain.to_vec(),
             cookie_paths: conf.cookie_path.to_vec(),
             cookie_flags: conf.cookie_flags.to_vec(),
@@ -287,74 +73,36 @@ impl Pass {
             location,
         }
     }
+}
 
-    /// Where this request goes; with variables, the host is only known now.
-    fn place(&self, request: &mut Request) -> Result<(Destination, Arc<Place>, bool, Scheme), Status> {
-        let template = match &self.target {
-            Target::Constant { upstream, place, scheme, .. } => {
-                return Ok((Destination::Group(upstream.clone()), place.clone(), false, *scheme));
-            }
-            Target::Variable(template) => template,
-        };
-        let text = request.render(template);
-        let split = split_scheme(&text).ok();
-        let parsed = split.and_then(|(rest, scheme)| Some((url::parse(rest).ok()?, scheme)));
-        let Some((parsed, scheme)) = parsed else {
-            let text = text.as_bstr();
-            request.log_error(conf::Level::Error, format_args!("invalid URL prefix in \"{text}\""));
-            return Err(Status::INTERNAL_SERVER_ERROR);
-        };
-        let place = Arc::new(Place::of(&parsed, scheme));
-        let group = request.snapshot.upstreams.named(&parsed.host).filter(|upstream| !upstream.implicit);
-        let destination = match group {
-            Some(upstream) if parsed.port.is_none() => Destination::Group(upstream.clone()),
-            _ => Destination::Host { host: parsed.host, port: parsed.port.unwrap_or(scheme.port()) },
-        };
-        Ok((destination, place, true, scheme))
-    }
-
-    /// The request target for the upstream (`ngx_http_proxy_create_request`).
-    fn uri(&self, request: &Request, place_uri: &[u8], variable: bool, out: &mut Vec<u8>) {
-        if variable && !place_uri.is_empty() {
-            out.extend_from_slice(place_uri);
-            return;
+/// What `proxy_redirect default` does: one list for all locations that lead to the same place.
+pub fn default_redirect(target: &Target, text: &BStr, location: &BStr, build: &mut Build) -> Arc<[Rewrite]> {
+    match target {
+        Target::Variable(..) => Arc::from([]),
+        Target::Constant { place, .. } if place.uri.is_empty() => {
+            let known = &mut build.shared::<Known>().0;
+            let made = known
+                .entry(text.to_owned())
+                .or_insert_with(|| Arc::from([Rewrite::prefix(&[text.as_bytes(), b"/"].concat(), b"/")]));
+            made.clone()
         }
-        if place_uri.is_empty() && request.uri_as_sent {
-            out.extend_from_slice(request.head.target());
-            return;
-        }
-        let replaces = request.prefix_valid && !place_uri.is_empty();
-        let skip = if replaces { self.location.len().min(request.uri.len()) } else { 0 };
-        if replaces {
-            out.extend_from_slice(place_uri);
-        }
-        let rest = &request.uri[skip..];
-        if request.internal || request.head.parts.quoted || !request.uri_as_sent {
-            escape_uri(Escape::Uri, rest, out);
-        } else {
-            out.extend_from_slice(rest);
-        }
-        if !request.args.is_empty() {
-            out.push(b'?');
-            out.extend_from_slice(&request.args);
-        }
+        Target::Constant { .. } => Arc::from([Rewrite::prefix(text, location)]),
     }
 }
 
-fn redirects(lines: &[RedirectLine], target: &Target, text: &BStr, location: &BStr) -> Arc<[Rewrite]> {
-    let default = || match target {
-        Target::Variable(_) => Arc::from([]),
-        Target::Constant { redirect: Some(redirect), .. } => redirect.clone(),
-        Target::Constant { .. } => Arc::from([Rewrite::prefix(text, location)]),
-    };
+/// Default redirects by the text of their `proxy_pass`.
+#[derive(Default)]
+struct Known(QuickMap<BString, Arc<[Rewrite]>>);
+
+fn redirects(lines: &[RedirectLine], default: Arc<[Rewrite]>) -> Arc<[Rewrite]> {
     if lines.is_empty() {
-        return default();
+        return default;
     }
     let mut made = Vec::new();
     for line in lines {
         match line {
             RedirectLine::Off => {}
-            RedirectLine::Default => made.extend_from_slice(&default()),
+            RedirectLine::Default => made.extend_from_slice(&default),
             RedirectLine::Rewrite(rewrite) => made.push(rewrite.clone()),
         }
     }
@@ -363,13 +111,17 @@ fn redirects(lines: &[RedirectLine], target: &Target, text: &BStr, location: &BS
 
 impl Step for ProxyStep {
     fn run(&self, request: &mut Request) -> Flow {
-        let (destination, place, variable, scheme) = match self.0.place(request) {
+        let found = match self.0.target.find(request) {
             Ok(found) => found,
             Err(status) => return Flow::Deny(status),
         };
-        request.passed_to = Some(place.named.clone());
+        request.passed_to = Some(found.place.named.clone());
         let mut target = request.thread.spare.buffer();
-        self.0.uri(request, &place.uri, variable, &mut target);
+        if found.variable && !found.place.uri.is_empty() {
+            target.extend_from_slice(&found.place.uri);
+        } else {
+            write_uri(request, &found.place.uri, self.0.location.len(), &mut target);
+        }
         if target.is_empty() {
             request.log_error(conf::Level::Error, format_args!("zero length URI to proxy"));
             return Flow::Deny(Status::INTERNAL_SERVER_ERROR);
@@ -378,11 +130,12 @@ impl Step for ProxyStep {
             target.insert(0, b'/');
         }
         Flow::Forward(Box::new(Call {
-            destination,
+            destination: found.destination,
             settings: self.0.settings.clone(),
             protocol: self.0.clone(),
             target,
-            tls: self.0.tls.clone().filter(|_| scheme == Scheme::Https),
+            scheme: found.scheme.text(),
+            tls: self.0.tls.clone().filter(|_| found.scheme.is_secure()),
         }))
     }
 }
@@ -408,13 +161,37 @@ impl Protocol for Pass {
         self.upgrade_lines(request, out);
         if self.settings.pass_request_headers.0 {
             for (name, value) in request.head.fields.iter() {
-                if self.drops(name) {
+                if self.headers.drops(name) {
                     continue;
                 }
                 encode_field(name, value, out);
             }
         }
         out.extend_from_slice(b"\r\n");
+        Ok(framing)
+    }
+
+    fn http2(&self) -> bool {
+        self.version == HttpVersion::Http2
+    }
+
+    fn request_fields(
+        &self,
+        request: &mut Request,
+        call: &Call,
+        out: &mut Fields,
+    ) -> Result<BodyFraming, Status> {
+        let method = self.method.as_ref().map(|method| request.render(method));
+        let framing = self.framing(request);
+        let length = self.length(request, framing).filter(|_| !self.own_length);
+        write_pseudo_fields(request, call, method, self.headers.host.as_ref(), out);
+        self.headers.write_fields(request, out);
+        if let Some(length) = length {
+            out.push_with(b"content-length", |out| encode_number(length, 1, out));
+        }
+        if self.settings.pass_request_headers.0 {
+            self.headers.pass_fields(request, out);
+        }
         Ok(framing)
     }
 
@@ -455,19 +232,11 @@ impl Protocol for Pass {
     }
 
     fn hides(&self, name: &[u8]) -> bool {
-        let is = |known: &&str| known.as_bytes() == name;
-        self.hidden.iter().any(|hidden| hidden == name)
-            || HIDDEN_HEADERS.iter().any(is) && !self.passed.iter().any(|passed| passed == name)
+        self.hidden.hides(name, &["x-pad"])
     }
 }
 
 impl Pass {
-    /// Is this header of the client not passed on?
-    fn drops(&self, name: &[u8]) -> bool {
-        DEFAULT_HEADERS.iter().any(|dropped| dropped.as_bytes().eq_ignore_ascii_case(name))
-            || self.headers.others.iter().any(|(set, _)| set.eq_ignore_ascii_case(name))
-    }
-
     fn method_line(&self, request: &mut Request, call: &Call, out: &mut Vec<u8>) {
         match &self.method {
             Some(method) => request.render_into(method, out),
@@ -477,7 +246,7 @@ impl Pass {
         out.extend_from_slice(&call.target);
         out.extend_from_slice(match self.version {
             HttpVersion::Http10 => b" HTTP/1.0\r\n",
-            HttpVersion::Http11 => b" HTTP/1.1\r\n",
+            HttpVersion::Http11 | HttpVersion::Http2 => b" HTTP/1.1\r\n",
         });
     }
 
@@ -521,13 +290,18 @@ impl Pass {
         }
     }
 
-    fn length_lines(&self, request: &mut Request, framing: BodyFraming, out: &mut Vec<u8>) {
-        let length = match (framing, &self.body) {
+    /// The length that the upstream is told.
+    fn length(&self, request: &mut Request, framing: BodyFraming) -> Option<u64> {
+        match (framing, &self.body) {
             (_, Some(body)) => Some(request.render(body).len() as u64),
             (BodyFraming::Chunked, None) => None,
             (_, None) if request.body.read && request.body.length.is_none() => Some(request.body.received),
             (_, None) => request.head.fields.get(b"Content-Length").and(request.body.length),
-        };
+        }
+    }
+
+    fn length_lines(&self, request: &mut Request, framing: BodyFraming, out: &mut Vec<u8>) {
+        let length = self.length(request, framing);
         if let Some(length) = length.filter(|_| !self.own_length) {
             out.extend_from_slice(b"Content-Length: ");
             encode_number(length, 1, out);

@@ -121,13 +121,19 @@ pub const fn family(prefix: &'static str) -> Family {
 struct Made(QuickMap<String, Option<ClientSettings>>);
 
 /// TLS as a location wants it; none where something is wrong with it, which has been reported then.
-pub fn make(conf: &UpstreamConf, build: &mut Build) -> Option<Arc<UpstreamTls>> {
-    let key = conf.key();
+/// `prefix` is the family's; HTTP/2 is proposed where that is spoken.
+pub fn make(
+    conf: &UpstreamConf,
+    prefix: &'static str,
+    http2: bool,
+    build: &mut Build,
+) -> Option<Arc<UpstreamTls>> {
+    let key = format!("{}{http2}", conf.key());
     let settings = match build.shared::<Made>().0.get(&key) {
         Some(known) => known.clone(),
         None => {
             let span = conf.certificate.span.or(conf.trusted_certificate.span);
-            let made = Maker { build: &mut *build, span }.upstream(conf).ok();
+            let made = Maker { build: &mut *build, span }.upstream(conf, prefix, http2).ok();
             build.shared::<Made>().0.insert(key, made.clone());
             made
         }
@@ -153,13 +159,20 @@ impl UpstreamConf {
 }
 
 impl Maker<'_> {
-    fn upstream(&mut self, conf: &UpstreamConf) -> Result<ClientSettings, Reported> {
+    fn upstream(
+        &mut self,
+        conf: &UpstreamConf,
+        prefix: &str,
+        http2: bool,
+    ) -> Result<ClientSettings, Reported> {
         let (tls12, tls13) =
-            self.versions(conf.protocols.bits & (TLS12 | TLS13 | 15), "proxy_ssl_protocols")?;
+            self.versions(conf.protocols.bits & (TLS12 | TLS13 | 15), &format!("{prefix}protocols"))?;
         let mut options = ClientOptions { tls12, tls13, ..ClientOptions::default() };
+        options.http2 = http2;
         options.session_reuse = conf.session_reuse.0;
         options.server_name = conf.server_name.0;
-        options.ciphers = Some(self.cipher_list(&conf.ciphers.to_str_lossy(), "proxy_ssl_ciphers", tls12)?);
+        options.ciphers =
+            Some(self.cipher_list(&conf.ciphers.to_str_lossy(), &format!("{prefix}ciphers"), tls12)?);
         for command in conf.commands.iter() {
             let (name, value) = (command.name.to_str_lossy(), command.value.to_str_lossy());
             match &*name.to_ascii_lowercase() {
@@ -168,7 +181,8 @@ impl Maker<'_> {
                     options.tls13_ciphers = Some(found).filter(|found| !found.is_empty());
                 }
                 "cipherstring" => {
-                    options.ciphers = Some(self.cipher_list(&value, "proxy_ssl_conf_command", tls12)?);
+                    options.ciphers =
+                        Some(self.cipher_list(&value, &format!("{prefix}conf_command"), tls12)?);
                 }
                 "minprotocol" => options.tls12 &= value != "TLSv1.3",
                 "maxprotocol" => options.tls13 &= value == "TLSv1.3" || value == "None",
@@ -178,13 +192,13 @@ impl Maker<'_> {
         if !conf.certificate.is_empty() {
             if conf.certificate_key.is_empty() {
                 let text = format!(
-                    "no \"proxy_ssl_certificate_key\" is defined for certificate \"{}\"",
+                    "no \"{prefix}certificate_key\" is defined for certificate \"{}\"",
                     *conf.certificate
                 );
                 return self.refuse(text, None);
             }
             if conf.certificate.contains(&b'$') || conf.certificate_key.contains(&b'$') {
-                let text = "variables in \"proxy_ssl_certificate\" are not supported yet".to_owned();
+                let text = format!("variables in \"{prefix}certificate\" are not supported yet");
                 return self.refuse(text, None);
             }
             let passwords = self.passwords(&conf.password_file)?;

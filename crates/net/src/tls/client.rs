@@ -37,6 +37,8 @@ pub struct ClientOptions {
     pub session_reuse: bool,
     /// Tell the name we mean (SNI).
     pub server_name: bool,
+    /// Propose HTTP/2, and nothing else.
+    pub http2: bool,
     /// Whom we believe; none: everybody.
     pub trust: Option<Arc<Trust>>,
 }
@@ -68,6 +70,9 @@ impl ClientSettings {
             Some(identity) => builder.with_client_cert_resolver(Arc::new(Own(identity.0.clone()))),
             None => builder.with_no_client_auth(),
         };
+        if options.http2 {
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
         config.enable_sni = options.server_name;
         config.resumption = match options.session_reuse {
             true => Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS_MAX))),

@@ -235,10 +235,13 @@ impl Connection {
         if self.failed {
             return Ok(None);
         }
-        let received = self.receive_frame(input, heads);
-        if let Err(error) = &received {
+        let mut received = self.receive_frame(input, heads);
+        if let Err(error) = &mut received {
             self.failed = true;
             self.write_goaway(error.code);
+            if self.role == Role::Client && error.message.starts_with("client ") {
+                error.message = error.message.replacen("client", "upstream", 1).into();
+            }
         }
         received
     }
@@ -301,6 +304,11 @@ impl Connection {
         self.going_away
     }
 
+    /// Has a stream of ours been opened beyond this one?
+    pub fn is_beyond(&self, last_stream: u32) -> bool {
+        self.next_stream > last_stream.saturating_add(2)
+    }
+
     /// Does the peer take an extended CONNECT (RFC 8441)?
     pub fn peer_takes_connect_protocol(&self) -> bool {
         self.peer.connect_protocol
@@ -351,6 +359,11 @@ impl Connection {
             Some(stream) => stream.closed.is_some(),
             None => true,
         }
+    }
+
+    /// Has the peer sent all it had to say on the stream?
+    pub fn has_ended(&self, id: u32) -> bool {
+        self.place(id).and_then(|place| self.streams.get(place)).is_some_and(|stream| stream.remote_ended)
     }
 
     /// Does the stream's work no longer matter? Ends what is left of it.

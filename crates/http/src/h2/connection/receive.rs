@@ -7,7 +7,7 @@ use crate::h2::limits::CONTINUATION_FRAMES_MAX;
 use crate::h2::stream::{ClosedBy, Malformed, Stream};
 use crate::request::{FieldsReader, check_field};
 use crate::response::ResponseFields;
-use crate::{Fields, Framing};
+use crate::{Fields, Framing, Status};
 
 type Received = Result<Event, ConnectionError>;
 
@@ -91,12 +91,23 @@ impl Connection {
             self.give_back(payload.len());
             return self.stream_error(id, ErrorCode::FLOW_CONTROL_ERROR);
         }
+        if !stream.has_head {
+            return fail(ErrorCode::PROTOCOL_ERROR, "upstream sent DATA frame before HEADERS");
+        }
         let before = stream.inbox.len();
         stream.receive(data, ended);
         // Padding, and bytes nobody will read, are the connection's again at once.
         let dropped = payload.len() - (stream.inbox.len() - before);
+        let malformed = stream.malformed.filter(|_| self.role == Role::Client);
         self.give_back(dropped);
-        Ok(Event::Data { stream: id })
+        if !data.is_empty() {
+            // Some peers measure the way with a PING for every piece that they get or send.
+            self.idle_frames.pay(1);
+        }
+        match malformed {
+            Some(malformed) => fail_response(malformed),
+            None => Ok(Event::Data { stream: id }),
+        }
     }
 
     /// DATA for a stream that is no more.
@@ -286,17 +297,27 @@ impl Connection {
         });
         let fault = reader.finish();
         decoded.or_else(fail_hpack)?;
-        let interim = heads.response.status.is_interim();
-        if fault.is_some() || interim && block.ended {
-            return self.stream_error(id, ErrorCode::PROTOCOL_ERROR);
+        if let Some(fault) = fault {
+            return fail(ErrorCode::PROTOCOL_ERROR, fault);
+        }
+        let status = heads.response.status;
+        if status == Status::SWITCHING_PROTOCOLS {
+            return fail(ErrorCode::PROTOCOL_ERROR, "upstream sent unexpected :status \"101\"");
+        }
+        if status.is_interim() {
+            return match block.ended {
+                true => fail(ErrorCode::PROTOCOL_ERROR, "upstream prematurely closed stream"),
+                false => Ok(Event::Head { stream: id, ended: false, refusal: None }),
+            };
         }
         let announced = heads.response.content_length;
         if let Some(stream) = self.stream(id) {
-            stream.has_head = !interim;
-            stream.announced = announced.filter(|_| !interim);
+            stream.has_head = true;
+            // Such an answer may tell the length of what another would have had.
+            stream.announced = if stream.bodiless || status.is_bodiless() { Some(0) } else { announced };
             stream.receive(b"", block.ended);
-            if stream.malformed.is_some() {
-                return self.stream_error(id, ErrorCode::PROTOCOL_ERROR);
+            if let Some(malformed) = stream.malformed {
+                return fail_response(malformed);
             }
         }
         Ok(Event::Head { stream: id, ended: block.ended, refusal: None })
@@ -310,16 +331,24 @@ impl Connection {
             malformed |= name.first() == Some(&b':') || check_field(name, value, true).is_err();
             trailers.push(name, value);
         })?;
+        if malformed && self.role == Role::Client {
+            return fail(ErrorCode::PROTOCOL_ERROR, "upstream sent invalid trailer");
+        }
         if malformed || block.self_dependent {
             if let Some(stream) = self.stream(block.stream) {
                 stream.malformed.get_or_insert(Malformed::Trailers);
             }
             return self.stream_error(block.stream, ErrorCode::PROTOCOL_ERROR);
         }
+        let mut malformed = None;
         if let Some(stream) = self.stream(block.stream) {
             stream.receive(b"", true);
+            malformed = stream.malformed;
         }
-        Ok(Event::Trailers { stream: block.stream })
+        match malformed {
+            Some(malformed) if self.role == Role::Client => fail_response(malformed),
+            _ => Ok(Event::Trailers { stream: block.stream }),
+        }
     }
 
     fn decode(&mut self, bytes: &[u8], field: impl FnMut(&[u8], &[u8])) -> Result<(), ConnectionError> {
@@ -356,7 +385,11 @@ impl Connection {
             return fail(ErrorCode::PROTOCOL_ERROR, "client sent RST_STREAM frame with incorrect identifier");
         }
         let code = ErrorCode(code);
+        let client = self.role == Role::Client;
         let Some(stream) = self.stream(id).filter(|stream| stream.closed.is_none()) else {
+            if client && self.place(id).is_some() {
+                return fail(ErrorCode::STREAM_CLOSED, format!("upstream sent frame for closed stream {id}"));
+            }
             return self.count_idle_frame().map(|()| Event::Nothing);
         };
         let finished = stream.local_ended && stream.remote_ended;
@@ -529,6 +562,16 @@ impl Connection {
         }
         Ok(Event::Window { stream: id })
     }
+}
+
+/// An answer that breaks its own promises. Its stream is the only one that matters, so the connection ends with it.
+fn fail_response(malformed: Malformed) -> Received {
+    let message = match malformed {
+        Malformed::TooLong => "upstream sent response body larger than indicated content length",
+        Malformed::TooShort { .. } => "upstream prematurely closed stream",
+        Malformed::Head | Malformed::Trailers => "upstream sent invalid header",
+    };
+    fail(ErrorCode::PROTOCOL_ERROR, message)
 }
 
 fn fail_hpack(error: HpackError) -> Result<(), ConnectionError> {
