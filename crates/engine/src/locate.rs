@@ -6,7 +6,7 @@ use crate::module::CompiledRegex;
 use crate::plan::PlanId;
 use std::collections::HashMap;
 use std::sync::Arc;
-use template::{LocationSet, Regex};
+use template::{ConfigTable, LocationSet, Regex};
 
 /// The locations directly inside a server or a location; most blocks have none.
 #[derive(Default)]
@@ -14,7 +14,7 @@ pub struct Locations(Option<Box<Tables>>);
 
 #[derive(Default)]
 struct Tables {
-    exact: HashMap<Vec<u8>, PlanId>,
+    exact: ConfigTable<Vec<u8>, PlanId>,
     /// Sorted by path; looked up from the longest match down.
     prefixes: Vec<Prefix>,
     /// Prefixes that end in a slash: `/dir` may have to be redirected to them.

@@ -154,13 +154,31 @@ pub struct Response {
 impl Response {
     /// Makes it as new, keeping buffers.
     pub fn clear(&mut self) {
-        let mut fields = std::mem::take(&mut self.fields);
+        let Response {
+            status,
+            status_line,
+            content_type,
+            charset,
+            content_length,
+            last_modified,
+            location,
+            ranges_allowed,
+            fields,
+            trailers,
+            server_given,
+            date_given,
+            expects_trailers,
+            sent,
+            upgraded,
+        } = self;
+        for buffer in [status_line, content_type, charset, location] {
+            buffer.clear();
+        }
         fields.clear();
-        let mut content_type = std::mem::take(&mut self.content_type);
-        content_type.clear();
-        let mut status_line = std::mem::take(&mut self.status_line);
-        status_line.clear();
-        *self = Response { fields, content_type, status_line, ..Response::default() };
+        trailers.clear();
+        (*status, *content_length, *last_modified) = (Status::default(), None, None);
+        (*ranges_allowed, *server_given, *date_given) = (false, false, false);
+        (*expects_trailers, *sent, *upgraded) = (false, false, false);
     }
 }
 
@@ -231,12 +249,13 @@ impl<'s> Request<'s> {
     /// `keepalive_disable`: old MSIE waits after a POST, old Safari sends to connections that are closed.
     fn is_of_a_browser_without_keep_alive(&self) -> bool {
         let disabled = *self.plan.core.keepalive_disable;
-        if !disabled.has(KeepaliveDisable::MSIE6 | KeepaliveDisable::SAFARI) {
+        let cares_of_msie6 = disabled.has(KeepaliveDisable::MSIE6) && self.method == http::Method::Post;
+        let cares_of_safari = disabled.has(KeepaliveDisable::SAFARI);
+        if !cares_of_msie6 && !cares_of_safari {
             return false;
         }
         let browser = crate::browser::of(&self.head.fields);
-        disabled.has(KeepaliveDisable::MSIE6) && browser.msie6 && self.method == http::Method::Post
-            || disabled.has(KeepaliveDisable::SAFARI) && browser.safari
+        cares_of_msie6 && browser.msie6 || cares_of_safari && browser.safari
     }
 
     /// Switches to another plan of the same snapshot; its settings may end keep-alive, never begin it.
@@ -250,6 +269,13 @@ impl<'s> Request<'s> {
     /// A template's value.
     pub fn render(&mut self, template: &Template) -> Vec<u8> {
         let mut out = Vec::new();
+        template.render(self, &mut out);
+        out
+    }
+
+    /// A template's value in a buffer of the thread's, to be [`crate::Source::Bytes`]: the pump gives it back.
+    pub fn render_body(&mut self, template: &Template) -> Vec<u8> {
+        let mut out = self.thread.spare.buffer();
         template.render(self, &mut out);
         out
     }

@@ -113,6 +113,9 @@ fn value_end(text: &[u8]) -> Option<usize> {
 impl LineScan {
     /// Goes on at `*position` and stops after a line, before an offence, or at the end of `input`.
     pub fn advance(&mut self, input: &[u8], position: &mut usize, rules: LineRules) -> Line {
+        if self.state == State::Start && self.usual(input, position) {
+            return Line::Field;
+        }
         while let Some(&byte) = input.get(*position) {
             match self.state {
                 State::Start => {
@@ -164,6 +167,28 @@ impl LineScan {
             *position += 1;
         }
         Line::Incomplete
+    }
+
+    /// Takes a line in the form nearly all have, whole: usual letters, a colon, a space, a value, CR LF. False, and
+    /// nothing taken: it is another.
+    fn usual(&mut self, input: &[u8], position: &mut usize) -> bool {
+        let line = input.get(*position..).unwrap_or_default();
+        let is_usual = |byte: &u8| CLASSES[usize::from(*byte)] == Class::Usual;
+        let Some(length @ 1..) = line.iter().position(|byte| !is_usual(byte)) else { return false };
+        let Some([b':', b' ', value @ ..]) = line.get(length..) else { return false };
+        let Some(end) = value_end(value) else { return false };
+        let has_spaces_around = matches!(value, [b' ', ..]) || end > 0 && value[end - 1] == b' ';
+        if has_spaces_around || !matches!(value.get(end..), Some([b'\r', b'\n', ..])) {
+            return false;
+        }
+        let start = *position;
+        self.name_start = start;
+        self.name_end = start + length;
+        self.value_start = start + length + 2;
+        self.end = self.value_start + end;
+        self.unusual_name = false;
+        *position = self.end + 2;
+        true
     }
 
     fn begin(&mut self, position: usize) {

@@ -21,6 +21,11 @@ enum State {
 /// [`InvalidHost`] for an empty name, two dots in a row, a port above 65535 and bytes that are no part of a
 /// registered name (RFC 3986, section 3.2.2).
 pub fn normalise_host(text: &[u8], out: &mut Vec<u8>) -> Result<u16, InvalidHost> {
+    if is_plain(text) {
+        out.clear();
+        out.extend_from_slice(text);
+        return Ok(0);
+    }
     out.clear();
     let mut state = State::Start;
     let mut length = text.len();
@@ -71,6 +76,42 @@ pub fn normalise_host(text: &[u8], out: &mut Vec<u8>) -> Result<u16, InvalidHost
     out.extend(name.iter().map(u8::to_ascii_lowercase));
     Ok(port)
 }
+
+/// A name in its final form already, as nearly all are: lowercase letters, digits, `-`, and dots inside that do not
+/// follow one another.
+fn is_plain(text: &[u8]) -> bool {
+    let mut after_dot = true;
+    for &byte in text {
+        match PLAIN[usize::from(byte)] {
+            Plain::Name => after_dot = false,
+            Plain::Dot if !after_dot => after_dot = true,
+            _ => return false,
+        }
+    }
+    !after_dot
+}
+
+/// What a byte means in such a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plain {
+    Name,
+    Dot,
+    Other,
+}
+
+const PLAIN: [Plain; 256] = {
+    let mut table = [Plain::Other; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' => Plain::Name,
+            b'.' => Plain::Dot,
+            _ => Plain::Other,
+        };
+        byte += 1;
+    }
+    table
+};
 
 /// Letters, digits, the other unreserved bytes and the sub-delimiters of RFC 3986.
 fn is_name_byte(byte: u8) -> bool {

@@ -193,17 +193,37 @@ pub fn parse_request_head(input: &[u8], options: &HeadOptions, out: &mut Request
 impl RequestHead {
     /// Makes it as new, keeping its buffers.
     pub fn clear(&mut self) {
-        let mut old = std::mem::take(self);
-        old.fields.clear();
-        old.path.clear();
-        old.host.clear();
-        old.ignored.clear();
-        old.crumbs.clear();
-        self.fields = old.fields;
-        self.path = old.path;
-        self.host = old.host;
-        self.ignored = old.ignored;
-        self.crumbs = old.crumbs;
+        let RequestHead {
+            method,
+            version,
+            fields,
+            path,
+            parts,
+            connection,
+            length,
+            host,
+            port,
+            content_length,
+            chunked,
+            is_http_09,
+            ignored,
+            crumbs,
+            connect_protocol,
+            seen,
+            line,
+            scan,
+        } = self;
+        fields.clear();
+        for buffer in [path, host, crumbs] {
+            buffer.clear();
+        }
+        ignored.clear();
+        (*method, *version, *connection) = (Method::default(), Version::default(), Connection::default());
+        (*parts, *length, *port, *content_length) = (UriParts::default(), 0, 0, None);
+        (*chunked, *is_http_09, *connect_protocol) = (false, false, Span::default());
+        *seen = Seen::default();
+        *line = RequestLine::default();
+        *scan = Scan::default();
     }
 
     /// Keeps what came of a head that will never be whole (the client went away, or was too slow), so that

@@ -169,11 +169,29 @@ impl From<&'static str> for Fault {
 impl ResponseHead {
     /// Makes it as new, keeping its buffers.
     pub fn clear(&mut self) {
-        let mut old = std::mem::take(self);
-        old.fields.clear();
-        old.warnings.clear();
-        self.fields = old.fields;
-        self.warnings = old.warnings;
+        let ResponseHead {
+            version,
+            status,
+            fields,
+            warnings,
+            content_length,
+            chunked,
+            connection_close,
+            status_text,
+            state,
+            position,
+            line,
+            major,
+            minor,
+            length_place,
+            encoding_place,
+        } = self;
+        fields.clear();
+        warnings.clear();
+        (*version, *status, *status_text) = (Version::default(), Status::default(), Span::default());
+        (*content_length, *chunked, *connection_close) = (None, false, false);
+        (*state, *position, *line, *major, *minor) = (State::default(), 0, LineScan::default(), 0, 0);
+        (*length_place, *encoding_place) = (None, None);
     }
 
     /// The status line without the version, `200 OK`, as it came; empty without a status line.
@@ -253,7 +271,6 @@ impl ResponseHead {
         }
     }
 
-    /// Takes one byte of the status line.
     /// Steps over the beginning of a status line of HTTP/1.0 or 1.1 in the usual form, up to the code.
     fn usual_status_line(&mut self, input: &[u8]) {
         let Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ (b'0' | b'1'), b' ', code @ ..]) =
@@ -270,6 +287,7 @@ impl ResponseHead {
         }
     }
 
+    /// Takes one byte of the status line.
     fn status_line_byte(&mut self, byte: u8) -> Result<(), Fault> {
         let digit = u16::from(byte.wrapping_sub(b'0'));
         self.state = match (self.state, byte) {

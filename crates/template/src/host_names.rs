@@ -4,18 +4,16 @@
 //! `www.example.*`; the first regular expression in the order of the configuration. `.example.com` is both
 //! `example.com` and `*.example.com`.
 
-use std::collections::HashMap;
-use std::collections::hash_map::{DefaultHasher, Entry};
+use std::collections::hash_map::Entry;
 use std::fmt;
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use bstr::BString;
 
+use crate::hash::ConfigTable;
 use crate::regex::{Captures, LocationSet, Regex};
 
-/// Only the configuration puts keys in, so the hash needs no secret, and one start is like any other.
-pub(crate) type Table<V> = HashMap<BString, V, BuildHasherDefault<DefaultHasher>>;
+type Table<V> = ConfigTable<BString, V>;
 
 /// Why a name was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //! [`Scope`], and both belong to the engine.
 
 mod geo;
+mod hash;
 mod host_names;
 mod map;
 mod regex;
@@ -13,6 +14,7 @@ mod split;
 mod text;
 
 pub use geo::{GeoBuilder, GeoTable, RangeOutcome, RangeOverlap};
+pub use hash::{ConfigHasher, ConfigTable};
 pub use host_names::{HostMatch, HostNameError, HostTable, HostTableBuilder};
 pub use map::{MapBuilder, MapError, MapTable};
 

@@ -4,12 +4,12 @@ use crate::module::Build;
 use bstr::BString;
 use conf::Node;
 use schema::Problem;
-use std::collections::HashMap;
 use std::sync::Arc;
+use template::ConfigTable;
 
 /// Types by lower-cased extension.
 #[derive(Clone, Debug)]
-pub struct Types(pub Arc<HashMap<Vec<u8>, BString>>);
+pub struct Types(pub Arc<ConfigTable<Vec<u8>, BString>>);
 
 /// What holds when no `types` block is given.
 const DEFAULT: [(&str, &str); 3] = [("html", "text/html"), ("gif", "image/gif"), ("jpg", "image/jpeg")];
@@ -24,6 +24,9 @@ impl Types {
 
     /// The type of an extension, whatever its case.
     pub fn of(&self, extension: &[u8]) -> Option<&BString> {
+        if extension.is_empty() {
+            return None;
+        }
         if let Some(found) = self.0.get(extension) {
             return Some(found);
         }

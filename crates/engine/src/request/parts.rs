@@ -232,12 +232,13 @@ impl Parts {
 
 impl Body {
     fn renew(&mut self) {
-        let mut memory = std::mem::take(&mut self.memory);
+        let Body { length, read, memory, file, stored_bytes, received } = self;
         memory.clear();
         if memory.capacity() > KEPT_BODY_BYTES_MAX {
-            memory = Vec::new();
+            *memory = Vec::new();
         }
-        *self = Body { memory, ..Body::default() };
+        (*length, *read, *stored_bytes, *received) = (None, false, 0, 0);
+        *file = None;
     }
 }
 
