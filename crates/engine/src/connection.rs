@@ -10,7 +10,7 @@ use crate::flow::Flow;
 use crate::plan::{Listen, Site, Snapshot};
 use crate::thread::Thread;
 use crate::{Request, h2, tls, upgrade};
-use beginning::Spoken;
+use beginning::{Manners, Spoken};
 use conf::Level;
 use http::proxy_protocol::Header as ProxyProtocol;
 use http::{HeadOptions, Parse, Refusal, RequestHead, Status};
@@ -116,12 +116,14 @@ pub fn serve(
 ) -> impl Future<Output = ()> {
     let counted = thread.count_connection();
     let mut facts = Facts::new(thread.next_connection(), ends.peer, ends.local, listen);
-    let mut keep = Keep::first(&thread, &facts);
+    let Manners { needs_beginning, may_be_http2, end } = beginning::manners(&thread, &facts);
+    let mut keep = Keep { undisturbed: end, end };
+    stream.expect_data();
     // What was read ahead, in a box for it is nearly always nothing.
     let mut ahead: Option<Box<Vec<u8>>> = None;
     async move {
         let _until_the_end = (&counted, &held);
-        if beginning::is_needed(&thread, &facts) {
+        if needs_beginning {
             let begun = beginning::begin(&thread, &mut facts, &mut stream, &mut ahead, keep.end);
             match Box::pin(begun).await {
                 Some(Spoken::Http1) => {}
@@ -137,13 +139,13 @@ pub fn serve(
                     None => return,
                 }
             }
-            if facts.requests.get() == 0 && beginning::may_be_http2(&thread, &facts) {
+            if may_be_http2 && facts.requests.get() == 0 && !facts.tls {
                 let spoken = h2::is_spoken(&mut stream, ahead.get_or_insert_default(), keep.end);
                 if Box::pin(spoken).await == Ok(true) {
                     return Box::pin(h2::serve(&thread, facts, stream, *ahead.unwrap_or_default())).await;
                 }
             }
-            let h1 = Box::new(H1::new(stream, *ahead.take().unwrap_or_default()));
+            let h1 = Box::new(H1::new(stream, ahead.take().map(|ahead| *ahead), &thread.spare));
             match Box::pin(busy(&thread, &facts, h1, keep)).await {
                 Some(resting) => (stream, keep) = resting,
                 None => return,
@@ -166,19 +168,6 @@ struct Keep {
     undisturbed: Deadline,
     /// At most.
     end: Deadline,
-}
-
-impl Keep {
-    /// For the first request of a connection.
-    fn first(thread: &Thread, facts: &Facts) -> Keep {
-        let snapshot = thread.snapshot();
-        let end = match snapshot.listen_for(facts.local_address(), &facts.listen) {
-            Some(listener) => after_ms(snapshot.site(listener.default_site).core.client_header_timeout.0),
-            // A reload has taken the listener away meanwhile.
-            None => Deadline::PASSED,
-        };
-        Keep { undisturbed: end, end }
-    }
 }
 
 /// How a connection ends.
@@ -221,12 +210,12 @@ async fn busy(thread: &Rc<Thread>, facts: &Facts, h1: Box<H1>, mut keep: Keep) -
         thread.parts.keep(request);
         match (end?, driver) {
             (End::Reloaded, same) => driver = same,
-            (End::Paused, Driver::H1(h1)) => return Some((h1.stream, keep)),
-            (End::Closing(closing), driver) => {
-                close(driver, closing).await;
+            (End::Paused, Driver::H1(h1)) => return Some((h1.part(&thread.spare), keep)),
+            (End::Closing(closing), Driver::H1(h1)) => {
+                close(h1.part(&thread.spare), closing).await;
                 return None;
             }
-            (End::Paused, _) => return None,
+            (End::Paused | End::Closing(_), _) => return None,
         }
     }
 }
@@ -299,14 +288,13 @@ fn wait<T>(
     }
 }
 
-async fn close(driver: Driver, closing: Closing) {
-    let Driver::H1(h1) = driver else { return };
+async fn close(stream: Stream, closing: Closing) {
     // Whoever sees the end of the connection finds the request in the log, as with nginx.
     net::log::turn_ended();
     match closing {
         Closing::Now => {}
-        Closing::Lingering { time, pause } => h1.stream.linger(pause, time).await,
-        Closing::Reset => h1.stream.reset(),
+        Closing::Lingering { time, pause } => stream.linger(pause, time).await,
+        Closing::Reset => stream.reset(),
     }
 }
 

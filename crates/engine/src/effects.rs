@@ -31,7 +31,11 @@ pub enum Wait {
 /// It takes time: [`wait`] does it.
 pub fn at_once(request: &mut Request<'_>, ask: Ask) -> Result<Answer, Wait> {
     match ask {
-        Ask::File(query) => Ok(Answer::File(open(request, &query))),
+        Ask::File(query) => {
+            let opened = open(request, &query);
+            request.thread.spare.keep_buffer(query.path);
+            Ok(Answer::File(opened))
+        }
         Ask::Directory(path) => Ok(Answer::Directory(net::file::list_directory(&path))),
         Ask::Read(file) => Ok(Answer::Read(read(&file))),
         Ask::Background(target) => {
@@ -80,7 +84,9 @@ fn open(request: &mut Request<'_>, query: &FileQuery) -> Result<Rc<Opened>, File
             keep_errors: core.open_file_cache_errors.0,
         };
         let files = request.thread.open_files(cache.files_max, cache.inactive_seconds);
-        return files.open(&query.path, symlinks, &rules, probably_directory).map(Rc::new);
+        return files
+            .open(&query.path, symlinks, &rules, probably_directory)
+            .map(|opened| request.thread.spare.file(opened));
     }
     let opened = if query.test_only {
         net::file::file_info(&query.path, symlinks).map(|info| Opened { file: None, info })
@@ -89,7 +95,7 @@ fn open(request: &mut Request<'_>, query: &FileQuery) -> Result<Rc<Opened>, File
     } else {
         net::file::open_file(&query.path, symlinks)
     };
-    opened.map(Rc::new)
+    opened.map(|opened| request.thread.spare.file(opened))
 }
 
 /// Runs a request for another URI of the same server, throws its body away and tells its status.

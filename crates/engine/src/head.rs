@@ -1,8 +1,15 @@
 //! The response's head in HTTP/1 form, its lines in nginx's order.
 
 use crate::Request;
+use crate::core::values::ServerTokens;
+use crate::thread::Thread;
 use crate::variables::content_type;
+use http::Status;
 use http::response::{encode_field, encode_number};
+use std::cell::RefCell;
+
+/// Room for all lines of a usual head, bytes.
+const HEAD_BYTES_USUAL: usize = 512;
 
 /// How the response's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +33,15 @@ pub fn encode(request: &mut Request<'_>, framing: Outgoing, out: &mut Vec<u8>) {
     // Redirects are completed first: logs show what was sent.
     let completed = complete_location(request);
     let response = &request.response;
+    out.reserve(HEAD_BYTES_USUAL);
     status_line(request, out);
-    if !response.server_given {
-        out.extend_from_slice(b"Server: ");
-        let name = request.thread.server_name(*request.plan.core.server_tokens);
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
-    if !response.date_given {
-        out.extend_from_slice(b"Date: ");
-        out.extend_from_slice(&net::clock::http_date());
-        out.extend_from_slice(b"\r\n");
+    match (response.server_given, response.date_given) {
+        (false, false) => {
+            request.thread.stamp.write(request.thread, *request.plan.core.server_tokens, out);
+        }
+        (false, true) => server_line(request.thread, *request.plan.core.server_tokens, out),
+        (true, false) => date_line(out),
+        (true, true) => {}
     }
     if !response.content_type.is_empty() {
         out.extend_from_slice(b"Content-Type: ");
@@ -66,8 +71,44 @@ pub fn encode(request: &mut Request<'_>, framing: Outgoing, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+fn server_line(thread: &Thread, tokens: ServerTokens, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Server: ");
+    out.extend_from_slice(thread.server_name(tokens).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn date_line(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Date: ");
+    out.extend_from_slice(&net::clock::http_date());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The lines that are the same in nearly all heads of a second, ready to be copied.
+#[derive(Default)]
+pub struct Stamp(RefCell<Option<(i64, ServerTokens, Vec<u8>)>>);
+
+impl Stamp {
+    fn write(&self, thread: &Thread, tokens: ServerTokens, out: &mut Vec<u8>) {
+        let seconds = net::clock::wall().seconds;
+        let mut stamp = self.0.borrow_mut();
+        let text = match &mut *stamp {
+            Some((at, of, text)) if *at == seconds && *of == tokens => text,
+            other => {
+                let mut text = Vec::with_capacity(80);
+                server_line(thread, tokens, &mut text);
+                date_line(&mut text);
+                &mut other.insert((seconds, tokens, text)).2
+            }
+        };
+        out.extend_from_slice(text);
+    }
+}
+
 fn status_line(request: &Request<'_>, out: &mut Vec<u8>) {
     let response = &request.response;
+    if response.status == Status::OK && response.status_line.is_empty() {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     if !response.status_line.is_empty() {
         out.extend_from_slice(&response.status_line);

@@ -58,7 +58,9 @@ impl Request<'_> {
             self.log_error(conf::Level::Alert, message);
             return Err(Status::INTERNAL_SERVER_ERROR);
         }
-        let mut path = Vec::with_capacity(64 + self.uri.len());
+        // Whoever is done with it may give it back.
+        let mut path = self.thread.spare.buffer();
+        path.reserve(64 + self.uri.len());
         match &*plan.core.root {
             None => path.extend_from_slice(&self.thread.default_root),
             Some(root) => {

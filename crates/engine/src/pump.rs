@@ -83,7 +83,11 @@ pub fn client_error(request: &mut Request<'_>, error: &StreamError) {
 async fn local(request: &mut Request<'_>, driver: &mut Driver, source: Source) -> Result<(), Broken> {
     match source {
         Source::Empty | Source::Upstream(_) => Ok(()),
-        Source::Bytes(bytes) => send_bytes(request, driver, &bytes).await,
+        Source::Bytes(bytes) => {
+            let sent = send_bytes(request, driver, &bytes).await;
+            request.thread.spare.keep_buffer(bytes);
+            sent
+        }
         Source::File(range) => send_file(request, driver, range).await,
         Source::Pieces(pieces) => {
             for piece in pieces {
@@ -239,6 +243,7 @@ async fn send_file(
         range.offset += part.length;
         range.length -= part.length;
     }
+    request.thread.spare.keep_file(range.file);
     Ok(())
 }
 

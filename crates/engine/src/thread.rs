@@ -89,6 +89,8 @@ pub struct Thread {
     this: Weak<Thread>,
     /// Buffers and heads that calls to upstreams borrow.
     pub spare: crate::upstream::Spare,
+    /// What heads of the second have in common.
+    pub(crate) stamp: crate::head::Stamp,
     /// Buffers that requests borrow.
     pub parts: crate::request::SpareParts,
     snapshot: RefCell<Arc<Snapshot>>,
@@ -152,6 +154,7 @@ impl Thread {
             process,
             pools: Pools::default(),
             spare: crate::upstream::Spare::default(),
+            stamp: crate::head::Stamp::default(),
             parts: crate::request::SpareParts::default(),
             this: this.clone(),
             snapshot: RefCell::new(snapshot),

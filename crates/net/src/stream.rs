@@ -115,6 +115,12 @@ impl Stream {
         })
     }
 
+    /// The next read is tried without waiting: the peer of an accepted connection has often spoken by the time it is
+    /// served.
+    pub fn expect_data(&mut self) {
+        self.socket.read_at_once = true;
+    }
+
     /// Waits for the outcome of a `connect()` that is under way.
     pub(crate) async fn connected(&mut self, deadline: Deadline) -> Result<(), StreamError> {
         poll_fn(|cx| {

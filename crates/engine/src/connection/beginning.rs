@@ -20,9 +20,31 @@ pub(super) enum Spoken {
     Http2,
 }
 
-/// Does anything come before the first request?
-pub(super) fn is_needed(thread: &Thread, facts: &Facts) -> bool {
-    is_proxied(thread, facts) || tls::is_wanted(thread, facts)
+/// How a connection may begin.
+pub(super) struct Manners {
+    /// Does anything come before the first request?
+    pub needs_beginning: bool,
+    /// May a client that knows HTTP/2 beforehand speak it, without TLS?
+    pub may_be_http2: bool,
+    /// When the first request must have come.
+    pub end: Deadline,
+}
+
+/// Looks at the listener of a new connection.
+pub(super) fn manners(thread: &Thread, facts: &Facts) -> Manners {
+    let snapshot = thread.snapshot();
+    match snapshot.listen_for(facts.local_address(), &facts.listen) {
+        Some(listener) => {
+            let core = &snapshot.site(listener.default_site).core;
+            Manners {
+                needs_beginning: listener.proxy_protocol || listener.ssl,
+                may_be_http2: (core.http2.0 || listener.http2) && !listener.ssl,
+                end: super::after_ms(core.client_header_timeout.0),
+            }
+        }
+        // A reload has taken the listener away meanwhile.
+        None => Manners { needs_beginning: false, may_be_http2: false, end: Deadline::PASSED },
+    }
 }
 
 /// Goes through what comes before the first request; `ahead` is what was read beyond it. None: the connection ends.
@@ -64,15 +86,6 @@ fn is_proxied(thread: &Thread, facts: &Facts) -> bool {
     let snapshot = thread.snapshot();
     let listener = snapshot.listen_for(facts.local_address(), &facts.listen);
     listener.is_some_and(|listener| listener.proxy_protocol)
-}
-
-/// May a client that knows HTTP/2 beforehand speak it here, without TLS?
-pub(super) fn may_be_http2(thread: &Thread, facts: &Facts) -> bool {
-    let snapshot = thread.snapshot();
-    let listener = snapshot.listen_for(facts.local_address(), &facts.listen);
-    listener.is_some_and(|listener| {
-        (snapshot.site(listener.default_site).core.http2.0 || listener.http2) && !listener.ssl
-    })
 }
 
 /// Reads the header of the PROXY protocol. Returns it with what was read beyond it; none: the connection ends.

@@ -3,6 +3,7 @@
 
 use super::{BodyError, read_range};
 use crate::flow::FileRange;
+use crate::upstream::Spare;
 use http::{Chunk, ChunkedDecoder, Framing};
 use net::stream::{Stream, StreamError};
 use net::timer::Deadline;
@@ -44,18 +45,25 @@ pub(super) enum Incoming {
 }
 
 impl H1 {
-    /// A connection of which `ahead` was read already.
-    pub fn new(stream: Stream, ahead: Vec<u8>) -> H1 {
+    /// A connection of which `ahead` was read already. Its buffers are the thread's, lent until [`H1::part`].
+    pub fn new(stream: Stream, ahead: Option<Vec<u8>>, spare: &Spare) -> H1 {
         H1 {
             stream,
-            input: ahead,
+            input: ahead.unwrap_or_else(|| spare.buffer()),
             consumed: 0,
-            output: Vec::new(),
+            output: spare.buffer(),
             body: Incoming::Done,
             chunked: false,
             continue_owed: false,
             started_ms: 0,
         }
+    }
+
+    /// Gives the buffers back; what is left is the connection.
+    pub fn part(self, spare: &Spare) -> Stream {
+        spare.keep_buffer(self.input);
+        spare.keep_buffer(self.output);
+        self.stream
     }
 
     /// Are bytes of the next head there already? Then its time begins now.

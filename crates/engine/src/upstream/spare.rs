@@ -1,7 +1,9 @@
-//! Buffers and heads that calls to upstreams need for a moment: made once, lent again and again by their thread.
+//! Buffers, heads and shared files that requests and calls to upstreams need for a moment: made once, lent again and again by their thread.
 
 use http::ResponseHead;
+use net::file::Opened;
 use std::cell::RefCell;
+use std::rc::Rc;
 
 /// The most of either that wait for the next call.
 const SPARE_MAX: usize = 64;
@@ -15,6 +17,7 @@ pub struct Spare {
     // Heads are lent in their boxes, so that eight bytes move and not two hundred.
     #[expect(clippy::vec_box)]
     heads: RefCell<Vec<Box<ResponseHead>>>,
+    files: RefCell<Vec<Rc<Opened>>>,
 }
 
 impl Spare {
@@ -29,6 +32,29 @@ impl Spare {
         if (1..=BUFFER_BYTES_MAX).contains(&buffer.capacity()) && buffers.len() < SPARE_MAX {
             buffer.clear();
             buffers.push(buffer);
+        }
+    }
+
+    /// A file, to be shared by those who send it.
+    pub fn file(&self, opened: Opened) -> Rc<Opened> {
+        let Some(mut place) = self.files.borrow_mut().pop() else { return Rc::new(opened) };
+        match Rc::get_mut(&mut place) {
+            Some(room) => {
+                *room = opened;
+                place
+            }
+            None => Rc::new(opened),
+        }
+    }
+
+    /// Takes a file back, which is closed here where nobody else shares it.
+    pub fn keep_file(&self, mut file: Rc<Opened>) {
+        let mut files = self.files.borrow_mut();
+        if let Some(opened) = Rc::get_mut(&mut file)
+            && files.len() < SPARE_MAX
+        {
+            opened.file = None;
+            files.push(file);
         }
     }
 

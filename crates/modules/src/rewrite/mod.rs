@@ -357,12 +357,17 @@ impl Return {
         };
         // `$status` in the text is the one to be sent.
         request.response.status = self.status;
-        let text = request.render(text);
+        // The target of a redirect stays with the request; a body goes out and is given back.
+        let text = if self.is_redirect() { request.render(text) } else { request.render_body(text) };
         self.reply(request, text)
     }
 
+    fn is_redirect(&self) -> bool {
+        matches!(self.status.0, 301 | 302 | 303 | 307 | 308)
+    }
+
     fn reply(&self, request: &mut Request, text: Vec<u8>) -> Flow {
-        if matches!(self.status.0, 301 | 302 | 303 | 307 | 308) {
+        if self.is_redirect() {
             if text.is_empty() {
                 request.response.fields.push(b"Location", b"");
             }
