@@ -58,8 +58,8 @@ pub fn begin(request: &Request<'_>, target: Target) {
 
 async fn serve(thread: Rc<Thread>, snapshot: Arc<Snapshot>, copied: Copied) {
     let site = snapshot.site(copied.site);
-    let parts = Parts::with_head(copied.head);
-    let mut request = Request::new(&thread, &snapshot, &copied.facts, site, parts);
+    let mut parts = Parts::with_head(copied.head);
+    let mut request = Request::new(&thread, &snapshot, &copied.facts, site, &mut parts);
     request.method = copied.method;
     request.uri = copied.uri;
     request.args = copied.args;

@@ -20,7 +20,6 @@ use net::stream::{Stream, StreamError};
 use net::timer::Deadline;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -189,7 +188,8 @@ async fn busy(thread: &Rc<Thread>, facts: &Facts, h1: Box<H1>, mut keep: Keep) -
         let snapshot = thread.snapshot();
         let listener = snapshot.listen_for(facts.local_address(), &facts.listen)?;
         let site = snapshot.site(listener.default_site);
-        let mut request = Request::new(thread, &snapshot, facts, site, thread.parts.take());
+        let mut parts = thread.parts.take();
+        let mut request = Request::new(thread, &snapshot, facts, site, &mut parts);
         let end = loop {
             let Driver::H1(h1) = &mut driver else { break None };
             let pause = Deadline::after(BUSY_PAUSE);
@@ -207,7 +207,7 @@ async fn busy(thread: &Rc<Thread>, facts: &Facts, h1: Box<H1>, mut keep: Keep) -
             }
             request.renew();
         };
-        thread.parts.keep(request);
+        thread.parts.keep(&mut request, parts);
         match (end?, driver) {
             (End::Reloaded, same) => driver = same,
             (End::Paused, Driver::H1(h1)) => return Some((h1.part(&thread.spare), keep)),
@@ -269,7 +269,7 @@ fn wait<T>(
 ) -> impl Future<Output = Option<Result<T, StreamError>>> {
     async move {
         let _idle = thread.count_idle();
-        let mut dismissed = pin!(thread.dismissed());
+        let mut dismissed = thread.dismissed();
         poll_fn(|cx| {
             if !keep.undisturbed.has_passed() {
                 match poll(cx, keep.undisturbed) {
@@ -281,7 +281,7 @@ fn wait<T>(
             match poll(cx, keep.end) {
                 Poll::Ready(ended) => Poll::Ready(Some(ended)),
                 Poll::Pending if thread.is_stopping() => Poll::Ready(None),
-                Poll::Pending => dismissed.as_mut().poll(cx).map(|()| None),
+                Poll::Pending => dismissed.poll(cx).map(|()| None),
             }
         })
         .await

@@ -64,7 +64,7 @@ fn log(request: &mut Request<'_>) {
 
 async fn answer(request: &mut Request<'_>, driver: &mut Driver, mut first: Option<Flow>) -> Ending {
     let mut entry = Entry::Server;
-    if first.is_none() {
+    if first.is_none() && has_steps(request, Phase::PostRead) {
         first = match run_phase(request, driver, Phase::PostRead).await {
             Flow::Next => None,
             decided => Some(decided),
@@ -213,7 +213,7 @@ fn clear_response(request: &mut Request<'_>) {
 /// Runs the phases until a step decides.
 async fn decide(request: &mut Request<'_>, driver: &mut Driver, entry: Entry) -> Flow {
     let mut searching = matches!(entry, Entry::Server);
-    if searching {
+    if searching && has_steps(request, Phase::Rewrite) {
         match run_phase(request, driver, Phase::Rewrite).await {
             Flow::Next => request.uri_changed = false,
             decided => return decided,
@@ -224,7 +224,7 @@ async fn decide(request: &mut Request<'_>, driver: &mut Driver, entry: Entry) ->
             return flow;
         }
         // Where no location was found, the server's own rules have run already.
-        if request.plan.id != request.site.plan {
+        if request.plan.id != request.site.plan && has_steps(request, Phase::Rewrite) {
             match run_phase(request, driver, Phase::Rewrite).await {
                 Flow::Next => {}
                 decided => return decided,
@@ -246,6 +246,9 @@ async fn decide(request: &mut Request<'_>, driver: &mut Driver, entry: Entry) ->
         searching = true;
     }
     for phase in [Phase::Preaccess, Phase::Access, Phase::Precontent] {
+        if !has_steps(request, phase) {
+            continue;
+        }
         let decided = match phase {
             Phase::Access => access(request, driver).await,
             _ => run_phase(request, driver, phase).await,
@@ -293,6 +296,11 @@ fn find_location(request: &mut Request<'_>) -> Result<(), Flow> {
         return Err(Flow::Deny(Status::REQUEST_ENTITY_TOO_LARGE));
     }
     Ok(())
+}
+
+/// Is there anything to run? Most phases of most locations are empty, and no future is made for those.
+fn has_steps(request: &Request<'_>, phase: Phase) -> bool {
+    !request.plan.steps[phase as usize].is_empty()
 }
 
 /// Steps of one phase, in order, until one decides.

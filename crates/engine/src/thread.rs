@@ -1,5 +1,7 @@
 //! What belongs to one worker thread: the configuration in force, counters, pools of upstream connections.
 
+mod idle;
+
 use crate::core::values::ServerTokens;
 use crate::log::{self, ErrorLog};
 use crate::plan::{Plan, Snapshot};
@@ -7,6 +9,7 @@ use crate::upstream::Upstream;
 use crate::upstream::keepalive::Pools;
 use bstr::BString;
 use conf::Level;
+use idle::{Dismissal, Line};
 use net::file::cache::FileCache;
 use net::resolver::{Resolver, ResolverSettings};
 use std::cell::{Cell, RefCell};
@@ -99,10 +102,8 @@ pub struct Thread {
     upstream_connections: Rc<Cell<usize>>,
     stopping: Cell<bool>,
     stop: Notify,
-    /// Idle connections wait here for being told to end, the longest idle one first.
-    dismiss: Notify,
-    /// How many connections are idle.
-    idle: Cell<usize>,
+    /// Idle connections, which may be told to end.
+    idle: Line,
     /// When idle connections were last dismissed for want of room, monotonic milliseconds.
     room_made_ms: Cell<u64>,
     /// A connection has ended.
@@ -162,8 +163,7 @@ impl Thread {
             upstream_connections: Rc::default(),
             stopping: Cell::new(false),
             stop: Notify::new(),
-            dismiss: Notify::new(),
-            idle: Cell::new(0),
+            idle: Line::default(),
             room_made_ms: Cell::new(0),
             changed: Notify::new(),
             open_files: RefCell::default(),
@@ -214,14 +214,12 @@ impl Thread {
     pub fn begin_stopping(&self) {
         self.stopping.set(true);
         self.stop.notify_waiters();
-        self.dismiss.notify_waiters();
+        self.idle.dismiss_all();
     }
 
     /// Ready once an idle connection is to end: the server stops, or others need its place.
-    pub async fn dismissed(&self) {
-        let _idle = Counted(Some(|| self.idle.set(self.idle.get() - 1)));
-        self.idle.set(self.idle.get() + 1);
-        self.dismiss.notified().await;
+    pub fn dismissed(&self) -> Dismissal<'_> {
+        self.idle.join()
     }
 
     /// Is there room for another client connection under `worker_connections`? Logged where there is none.
@@ -258,7 +256,7 @@ impl Thread {
             // Nobody waits for those that are kept for later.
             self.pools.expire(0);
         }
-        let idle = self.idle.get();
+        let idle = self.idle.waiting();
         if idle > 0 {
             let now_ms = net::clock::now_ms();
             if now_ms >= self.room_made_ms.get() + 1000 || self.room_made_ms.get() == 0 {
@@ -267,7 +265,7 @@ impl Thread {
                 self.log(&snapshot, Level::Warn, None, text);
             }
             for _ in 0..(idle / 8).clamp(1, DISMISSED_MAX) {
-                self.dismiss.notify_one();
+                self.idle.dismiss_first();
             }
         }
         free() > 0 || idle > 0

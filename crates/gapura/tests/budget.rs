@@ -35,10 +35,14 @@ fn a_request_makes_no_more_calls_than_its_budget() {
     let server = Server::new("nginx", &conf);
     fs::create_dir(server.path("html")).unwrap();
     fs::write(server.path("html/file.txt"), "x".repeat(1_000)).unwrap();
+    fs::write(server.path("html/large.txt"), "x".repeat(100_000)).unwrap();
     server.start();
     // Reading and writing; a file is read besides, and where it is not kept open, opened, asked for its size and closed.
+    // One too large to leave with its head takes as many.
     let app = format!("/app/{number}");
-    for (path, budget) in [("/return", 2), ("/cached/file.txt", 3), ("/file.txt", 6), (&app, 4)] {
+    for (path, budget) in
+        [("/return", 2), ("/cached/file.txt", 3), ("/file.txt", 6), ("/large.txt", 6), (&app, 4)]
+    {
         let calls = calls(&server, path);
         let total: u64 = calls.iter().map(|(_, count)| count).sum();
         assert!(

@@ -203,6 +203,14 @@ impl Stream {
         }
     }
 
+    /// As [`Stream::try_writev`] for bytes that a file follows at once: over plain TCP both share packets.
+    pub fn try_write_ahead(&mut self, bytes: &[u8]) -> Result<Option<usize>, WriteError> {
+        match self.layer {
+            Layer::Plain if !self.socket.write_is_full => Ok(self.socket.send_ahead_once(bytes)?),
+            _ => self.try_writev(&[IoSlice::new(bytes)]),
+        }
+    }
+
     /// Reads what is there without waiting; `None` when there is nothing. After a short read it says `None`
     /// without asking the system until the event loop has reported readiness.
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, ReadError> {

@@ -281,17 +281,13 @@ impl H1 {
             read_range(range, &mut self.output)?;
             sent += range.length;
         } else {
-            let cork = !self.output.is_empty();
-            if cork {
-                let _ = self.stream.set_cork(true);
+            if !self.output.is_empty() {
+                let taken = self.stream.try_write_ahead(&self.output);
+                self.flush_rest(taken, deadline).await?;
             }
-            self.flush(deadline).await?;
             let Some(file) = &range.file.file else { return Err(StreamError::Os(net::errno::Errno::ISDIR)) };
             let count =
                 self.stream.sendfile(file, range.offset, range.length, chunk_bytes_max, deadline).await?;
-            if cork {
-                let _ = self.stream.set_cork(false);
-            }
             sent += count;
             if count < range.length {
                 return Err(StreamError::Os(net::errno::Errno::IO));
@@ -312,6 +308,15 @@ impl H1 {
             return Ok(());
         }
         let taken = self.stream.try_writev(&[IoSlice::new(&self.output)]);
+        self.flush_rest(taken, deadline).await
+    }
+
+    /// Writes what a first try has left of what waits.
+    async fn flush_rest(
+        &mut self,
+        taken: Result<Option<usize>, StreamError>,
+        deadline: Deadline,
+    ) -> Result<(), StreamError> {
         let rest = match taken {
             Ok(taken) => self.output.get(taken.unwrap_or(0)..).unwrap_or_default(),
             Err(_) => b"",

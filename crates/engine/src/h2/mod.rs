@@ -222,7 +222,8 @@ impl Task<'_> {
             } else {
                 let thread = self.thread;
                 let _idle = thread.count_idle();
-                race(poll_fn(|cx| self.poll_turn(cx, &mut snapshot)), thread.dismissed()).await
+                let mut dismissed = thread.dismissed();
+                race(poll_fn(|cx| self.poll_turn(cx, &mut snapshot)), poll_fn(|cx| dismissed.poll(cx))).await
             };
             match turn {
                 First::Left(Turn::Changed) => {}

@@ -20,7 +20,7 @@ struct Begun {
     thread: Rc<Thread>,
     snapshot: Arc<Snapshot>,
     facts: Facts,
-    parts: Parts,
+    parts: Box<Parts>,
     refusal: Option<Refusal>,
     running: Running,
 }
@@ -65,9 +65,10 @@ pub(super) fn begin(
 }
 
 async fn run(begun: Begun) {
-    let Begun { thread, snapshot, facts, parts, refusal, running } = begun;
+    let Begun { thread, snapshot, facts, mut parts, refusal, running } = begun;
     let Some(listener) = snapshot.listen_for(facts.local_address(), &facts.listen) else { return };
-    let mut request = Request::new(&thread, &snapshot, &facts, snapshot.site(listener.default_site), parts);
+    let site = snapshot.site(listener.default_site);
+    let mut request = Request::new(&thread, &snapshot, &facts, site, &mut parts);
     request.begin(site_for(&snapshot, listener, &facts, &request.head));
     request.started_ms = net::clock::now_ms();
     request.received_bytes = request.head.length as u64;
@@ -98,5 +99,5 @@ async fn run(begun: Begun) {
         running.shared.codec.borrow_mut().reset(running.stream, ErrorCode::PROTOCOL_ERROR);
     }
     drop(running);
-    thread.parts.keep(request);
+    thread.parts.keep(&mut request, parts);
 }

@@ -57,12 +57,6 @@ impl Stream {
             let _ = self.set_nodelay(true);
         }
     }
-
-    /// `TCP_CORK` (nginx's `tcp_nopush`): only full packets are sent until it is switched off. No effect on unix
-    /// sockets.
-    pub fn set_cork(&self, on: bool) -> Result<(), Errno> {
-        if self.socket.is_tcp { rustix::net::sockopt::set_tcp_cork(&self.socket.fd, on) } else { Ok(()) }
-    }
 }
 
 impl Drop for Stream {

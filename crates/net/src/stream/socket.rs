@@ -94,6 +94,27 @@ impl Socket {
         }
     }
 
+    /// One `send` of bytes that others follow at once: the kernel holds a packet that they do not fill. `None` where the
+    /// socket takes nothing.
+    pub(crate) fn send_ahead_once(&mut self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
+        loop {
+            match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::MORE) {
+                Ok(count) => {
+                    if count < bytes.len() {
+                        self.now_full();
+                    }
+                    return Ok(Some(count));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.now_full();
+                    return Ok(None);
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
     pub(crate) fn now_full(&mut self) {
         self.write_is_full = true;
         self.clear(Interest::WRITABLE);
