@@ -251,6 +251,7 @@ impl Compiler<'_> {
             variables,
             connections_max: connections_max(cells),
             upstreams: self.build.upstreams.clone(),
+            issuers: std::mem::take(&mut self.build.issuers),
             logs: Vec::new(),
             error_log,
             generation: next_generation(),
@@ -262,7 +263,7 @@ impl Compiler<'_> {
     fn servers(&mut self, root: &Cells) -> Vec<crate::plan::Listen> {
         let mut listens = crate::core::listen::Table::default();
         for http in root.inside(Places::HTTP) {
-            for group in http.inside(Places::UPSTREAM) {
+            for group in http.inside(Places::UPSTREAM.and(Places::ACME_ISSUER)) {
                 self.group(group, http);
             }
             for server in http.inside(Places::SERVER) {
@@ -283,7 +284,7 @@ impl Compiler<'_> {
         listens.finish(&mut self.build.diagnostics)
     }
 
-    /// Lets modules look at an `upstream` block. They get a plan as for any block; nothing serves it.
+    /// Lets modules look at an `upstream` or `acme_issuer` block. They get a plan as for any block; nothing serves it.
     fn group(&mut self, cells: &Cells, http: &Cells) {
         self.plan(cells, Some(http), PlanKind::default(), &mut HashMap::new());
         self.plans.pop();

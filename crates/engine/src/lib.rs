@@ -8,6 +8,7 @@
 //! Then [`flow`] (the vocabulary), [`module`] (what a module is), [`plan`] and [`compile`] (a configuration's
 //! life), [`connection`] (keep-alive and pipelining) and [`upstream`] (calls to peers).
 
+pub mod acme;
 pub mod background;
 pub mod body;
 pub mod browser;

@@ -184,6 +184,8 @@ pub struct Build {
     pub variables: VariableRegistry,
     /// Upstream groups by name, in the file's order.
     pub upstreams: Upstreams,
+    /// Issuers of certificates.
+    pub issuers: Vec<Arc<crate::acme::Issuer>>,
     /// The machine's name, for `$hostname`.
     pub hostname: BString,
     /// Relative paths hang from here.
@@ -229,6 +231,7 @@ impl Build {
         Build {
             variables,
             upstreams: Upstreams::default(),
+            issuers: Vec::new(),
             hostname: surroundings.hostname.clone(),
             prefix: surroundings.prefix.clone(),
             conf_prefix: surroundings.conf_prefix.clone(),

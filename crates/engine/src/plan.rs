@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub connections_max: usize,
     /// Upstream groups.
     pub upstreams: Upstreams,
+    /// Issuers of certificates, with what is asked of them.
+    pub issuers: Vec<Arc<crate::acme::Issuer>>,
     /// Logs, opened.
     pub logs: Vec<net::log::Log>,
     /// `error_log` of the file's top level.

@@ -197,6 +197,11 @@ impl Thread {
         }
     }
 
+    /// As [`Thread::put_in_force`], on a thread that serves nobody: it only goes by another configuration.
+    pub(crate) fn follow(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.replace(snapshot);
+    }
+
     /// Ready once the server is about to stop and the last connection has ended.
     pub async fn drained(&self) {
         self.stopped().await;

@@ -2,6 +2,7 @@
 //! fulfil before it is served.
 
 use crate::Request;
+use crate::acme::board;
 use crate::connection::Facts;
 use crate::flow::Flow;
 use crate::plan::{Listen, Site, Snapshot};
@@ -11,7 +12,8 @@ use http::Status;
 use net::stream::{Stream, StreamError};
 use net::timer::Deadline;
 use net::tls::{
-    CipherSuite, Established, HandshakeError, NamedGroup, ServerSettings, SignatureScheme, Trust, Verified,
+    CipherSuite, Established, HandshakeError, Hello, NamedGroup, ServerSettings, SignatureScheme, Trust,
+    Verified,
 };
 use std::sync::Arc;
 
@@ -156,6 +158,10 @@ async fn shake_hands(
 ) -> Result<Session, Option<HandshakeError>> {
     let hello = stream.read_hello(ahead, deadline).await?;
     let server_name = hello.server_name();
+    if hello.speaks_only(board::PROTOCOL) {
+        let proof = server_name.as_deref().and_then(board::handshake);
+        return Err(prove(stream, hello, proof, deadline).await);
+    }
     let named = server_name.as_ref().and_then(|name| site_named(snapshot, listener, name.as_bytes()));
     let default = snapshot.site(listener.default_site);
     let tls = server_tls(snapshot, named.unwrap_or(default));
@@ -184,6 +190,24 @@ async fn shake_hands(
         None => Verified::NoCertificate,
     };
     Ok(Session { established, is_named: named.is_some(), server_name, verified, offer })
+}
+
+/// Shows an issuer the proof it looks for. Its connection ends with the handshake (RFC 8737 section 3), so that there is
+/// always an error; none is a refusal of ours.
+async fn prove(
+    stream: &mut Stream,
+    hello: Hello,
+    proof: Option<ServerSettings>,
+    deadline: Deadline,
+) -> Option<HandshakeError> {
+    let Some(settings) = proof else {
+        stream.reject_hello(hello);
+        return None;
+    };
+    match stream.accept_tls(hello, &settings, deadline).await {
+        Ok(_) => Some(HandshakeError::Closed),
+        Err(error) => Some(error),
+    }
 }
 
 /// The server of a name on an address, exact, with a wildcard or by regular expression.

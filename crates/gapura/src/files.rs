@@ -46,6 +46,11 @@ impl RecordedFiles {
         self.locked().clone()
     }
 
+    /// Answers like this from now on when asked for that file: it was written.
+    pub fn put(&self, path: &[u8], content: Result<Vec<u8>, FileError>) {
+        self.locked().reads.insert(path.into(), content);
+    }
+
     fn locked(&self) -> std::sync::MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }

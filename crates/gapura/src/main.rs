@@ -3,6 +3,7 @@
 mod balance;
 mod build_arguments;
 mod built_in;
+mod certificates;
 mod command_line;
 mod control;
 mod demo;
@@ -15,6 +16,7 @@ mod service;
 mod single;
 mod site;
 mod start;
+mod vault;
 mod wire;
 mod worker;
 

@@ -5,10 +5,12 @@
 //! fiftieth of its time.
 
 use crate::balance::{Balance, HANDED_OVER_MAX, HandedOver, Mine};
+use crate::certificates::Certificates;
 use crate::identity::{Identity, Layout};
 use crate::site::Loaded;
 use conf::Level;
 use engine::Snapshot;
+use engine::acme::vault::Call;
 use engine::race::{First, race};
 use engine::thread::Process;
 use net::accept::Acceptor;
@@ -56,6 +58,8 @@ pub struct Service {
     running: usize,
     /// Where the process may run when its threads are not bound to processors.
     processors: Option<CpuSet>,
+    /// Looks after certificates, where there are issuers.
+    certificates: Certificates,
     /// What is in force.
     snapshot: Arc<Snapshot>,
     /// What was in force before, and is still used by requests. The last hold on each is here: a large one takes a
@@ -79,6 +83,14 @@ pub enum Progress {
     Ended,
     /// In a panic.
     Broken,
+}
+
+/// What the threads say.
+pub enum News {
+    /// All have ended, or one in a panic.
+    Ended(Progress),
+    /// Something is to be done with files.
+    Call(Call),
 }
 
 impl Service {
@@ -109,6 +121,7 @@ impl Service {
             ended,
             running: 0,
             processors: affinity.and_then(|_| sched_getaffinity(None).ok()),
+            certificates: Certificates::new(process.clone()),
             snapshot: generation.snapshot.clone(),
             old: Vec::new(),
         };
@@ -158,6 +171,7 @@ impl Service {
                 Ok(None) | Err(_) => return Err("a thread does not answer".to_owned()),
             }
         }
+        self.certificates.follow(&generation.snapshot);
         let before = std::mem::replace(&mut self.snapshot, generation.snapshot.clone());
         if !Arc::ptr_eq(&before, &self.snapshot) {
             self.old.push(before);
@@ -167,6 +181,7 @@ impl Service {
 
     /// Lets the threads finish what they serve. When it returns they accept nothing more.
     pub async fn quit(&self) {
+        self.certificates.stop();
         let (answer, mut answers) = mailbox(self.commands.len());
         self.tell_all(|| Command::Quit(answer.clone()));
         drop(answer);
@@ -177,6 +192,7 @@ impl Service {
 
     /// Ends the threads now, and waits for them.
     pub async fn stop(&mut self) {
+        self.certificates.stop();
         self.tell_all(|| Command::Stop);
         while self.running > 0 && self.ended.recv().await.is_some() {
             self.running -= 1;
@@ -221,15 +237,22 @@ impl Service {
         })
     }
 
-    /// Waits until all threads have ended, or one in a panic.
-    pub async fn ended(&mut self) -> Progress {
-        while self.running > 0 {
-            if self.ended.recv().await != Some(Progress::Ended) {
-                return Progress::Broken;
+    /// Waits until all threads have ended, or one in a panic, or until something is to be done with files that only the
+    /// master may touch.
+    pub async fn news(&mut self) -> News {
+        let ended = async {
+            while self.running > 0 {
+                if self.ended.recv().await != Some(Progress::Ended) {
+                    return Progress::Broken;
+                }
+                self.running -= 1;
             }
-            self.running -= 1;
+            Progress::Ended
+        };
+        match race(ended, self.certificates.call()).await {
+            First::Left(progress) => News::Ended(progress),
+            First::Right(call) => News::Call(call),
         }
-        Progress::Ended
     }
 
     fn tell_all(&self, command: impl Fn() -> Command) {

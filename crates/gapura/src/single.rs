@@ -5,9 +5,10 @@ use crate::files::RecordedFiles;
 use crate::identity::Identity;
 use crate::journal::{Journal, redirect_stderr};
 use crate::master::{Generation as Opened, Start, open_files, signal_line, wanted_sockets};
-use crate::service::{Generation, Service};
+use crate::service::{Generation, News, Service};
 use crate::site::{self, Role};
 use crate::worker::open_sinks;
+use engine::acme::vault;
 use engine::race::{First, race};
 use net::errno::ErrnoMessage;
 use net::listen::{Listener, remove_socket_file};
@@ -97,13 +98,19 @@ impl Single {
         let mut timer = Timer::new();
         while !self.is_ending {
             let next = self.service.forget_old();
-            match race(watch.readable(), race(self.service.ended(), timer.sleep(next))).await {
+            match race(watch.readable(), race(self.service.news(), timer.sleep(next))).await {
                 First::Left(_) => {
                     while let Some(received) = signals.take_next() {
                         self.signal(received).await;
                     }
                 }
-                First::Right(First::Left(_)) => {
+                First::Right(First::Left(News::Call(vault::Call { request, answer }))) => {
+                    let folders = &self.generation.loaded.essentials.state_paths;
+                    let now = net::clock::wall().seconds;
+                    // Whoever asked may have been stopped meanwhile.
+                    let _ = answer.send(crate::vault::carry_out(folders, &request, now, |_, _| {}));
+                }
+                First::Right(First::Left(News::Ended(_))) => {
                     self.journal.write(Severity::Alert, "a thread has panicked");
                     return ExitCode::FAILURE;
                 }

@@ -57,6 +57,8 @@ pub struct Essentials {
     pub log_files: Vec<Vec<u8>>,
     /// Folders for temporary files, and whether the configuration names them itself.
     pub folders: Vec<(TemporaryFolder, bool)>,
+    /// Folders where accounts, keys and certificates of issuers are kept.
+    pub state_paths: Vec<Vec<u8>>,
 }
 
 /// One `error_log`.
@@ -246,8 +248,18 @@ fn essentials(compiled: &Compiled, layout: &Layout) -> Essentials {
             .map(|listen| listen.options.clone())
             .collect(),
         log_files,
+        state_paths: state_paths(compiled),
         folders: compiled.folders.iter().map(|(folder, is_named)| (folder.folder(), *is_named)).collect(),
     }
+}
+
+/// Where issuers' certificates are kept, each folder once.
+fn state_paths(compiled: &Compiled) -> Vec<Vec<u8>> {
+    let issuers = compiled.snapshot.iter().flat_map(|snapshot| &snapshot.issuers);
+    let mut paths: Vec<Vec<u8>> = issuers.filter_map(|issuer| issuer.state_path.clone()).collect();
+    paths.sort();
+    paths.dedup();
+    paths
 }
 
 /// Whether this process began as root. A worker that has given that up must go on reading configurations as its

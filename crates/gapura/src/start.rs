@@ -184,7 +184,7 @@ fn send_signal(journal: &Journal, loaded: &Loaded, signal: MasterSignal) -> Exit
             why.lines().for_each(|line| say(&format!("{name}: {line}\n")));
             ExitCode::FAILURE
         }
-        Some(Verdict::Draining) | None => {
+        Some(Verdict::Draining | Verdict::Keep(..)) | None => {
             say(&format!("{name}: [error] process {pid} did not say whether it took the configuration\n"));
             ExitCode::FAILURE
         }

@@ -6,6 +6,7 @@ use crate::files::Record;
 use crate::identity::{ConfSource, Identity, Layout};
 use bstr::BString;
 use conf::FileError;
+use engine::acme::vault;
 use net::address::Address;
 use net::listen::Transport;
 use net::process::user::User;
@@ -20,6 +21,8 @@ pub enum Order {
     Serve(Box<Assignment>),
     /// Write the logs of these paths to the descriptors of the frame.
     Reopen(Vec<Vec<u8>>),
+    /// What came of the request of that number.
+    Kept(u32, vault::Answer),
 }
 
 /// A configuration for a worker.
@@ -53,6 +56,8 @@ pub enum Verdict {
     Refused(String),
     /// Told to finish, it accepts nothing more.
     Draining,
+    /// A request, with a number, for something to be done with files that it may not touch.
+    Keep(u32, vault::Request),
 }
 
 impl Order {
@@ -68,6 +73,11 @@ impl Order {
                 out.number(1);
                 out.list(paths, |out, path| out.bytes(path));
             }
+            Order::Kept(number, answer) => {
+                out.number(2);
+                out.number(*number);
+                out.vault_answer(answer);
+            }
         }
         out.0
     }
@@ -78,6 +88,7 @@ impl Order {
         let order = match input.number()? {
             0 => Order::Serve(Box::new(input.assignment()?)),
             1 => Order::Reopen(input.list(|input| input.vec())?),
+            2 => Order::Kept(input.number()?, input.vault_answer()?),
             _ => return None,
         };
         input.0.is_empty().then_some(order)
@@ -95,6 +106,11 @@ impl Verdict {
                 out.bytes(&why.as_bytes()[..why.len().min(REFUSAL_BYTES_MAX)]);
             }
             Verdict::Draining => out.number(2),
+            Verdict::Keep(number, request) => {
+                out.number(3);
+                out.number(*number);
+                out.vault_request(request);
+            }
         }
         out.0
     }
@@ -106,6 +122,7 @@ impl Verdict {
             0 => Verdict::Serving,
             1 => Verdict::Refused(String::from_utf8_lossy(input.bytes()?).into_owned()),
             2 => Verdict::Draining,
+            3 => Verdict::Keep(input.number()?, input.vault_request()?),
             _ => return None,
         };
         input.0.is_empty().then_some(verdict)
@@ -160,6 +177,49 @@ impl Writer {
             Address::Unix(path) => {
                 self.number(1);
                 self.bytes(path);
+            }
+        }
+    }
+
+    fn vault_request(&mut self, vault::Request { folder, action }: &vault::Request) {
+        self.bytes(folder);
+        match action {
+            vault::Action::Read(name) => {
+                self.number(0);
+                self.bytes(name.as_bytes());
+            }
+            vault::Action::Write(files) => {
+                self.number(1);
+                self.list(files, |out, (name, content)| {
+                    out.bytes(name.as_bytes());
+                    out.bytes(content);
+                });
+            }
+            vault::Action::Lock(owner) => {
+                self.number(2);
+                self.bytes(owner.as_bytes());
+            }
+            vault::Action::Unlock(owner) => {
+                self.number(3);
+                self.bytes(owner.as_bytes());
+            }
+        }
+    }
+
+    fn vault_answer(&mut self, answer: &vault::Answer) {
+        match answer {
+            vault::Answer::Done(content) => {
+                self.number(0);
+                self.option(content.as_ref(), |out, content| out.bytes(content));
+            }
+            vault::Answer::Held(owner, seconds) => {
+                self.number(1);
+                self.bytes(owner.as_bytes());
+                self.number(*seconds);
+            }
+            vault::Answer::Failed(why) => {
+                self.number(2);
+                self.bytes(why.as_bytes());
             }
         }
     }
@@ -293,6 +353,27 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn vault_request(&mut self) -> Option<vault::Request> {
+        let folder = self.vec()?;
+        let action = match self.number()? {
+            0 => vault::Action::Read(self.text()?),
+            1 => vault::Action::Write(self.list(|input| Some((input.text()?, input.vec()?)))?),
+            2 => vault::Action::Lock(self.text()?),
+            3 => vault::Action::Unlock(self.text()?),
+            _ => return None,
+        };
+        Some(vault::Request { folder, action })
+    }
+
+    fn vault_answer(&mut self) -> Option<vault::Answer> {
+        Some(match self.number()? {
+            0 => vault::Answer::Done(self.option(Self::vec)?),
+            1 => vault::Answer::Held(self.text()?, self.number()?),
+            2 => vault::Answer::Failed(self.text()?),
+            _ => return None,
+        })
+    }
+
     fn assignment(&mut self) -> Option<Assignment> {
         let identity = if self.number()? == 1 { Identity::Nginx } else { Identity::Gapura };
         let prefix = self.vec()?;
@@ -382,6 +463,9 @@ mod tests {
             Order::Serve(Box::new(bare)),
             Order::Reopen(Vec::new()),
             Order::Reopen(vec![b"/x".to_vec()]),
+            Order::Kept(7, vault::Answer::Done(Some(b"\0".to_vec()))),
+            Order::Kept(8, vault::Answer::Held("host:1".to_owned(), 2)),
+            Order::Kept(9, vault::Answer::Failed("why".to_owned())),
         ]
     }
 
@@ -395,7 +479,16 @@ mod tests {
             }
             assert_eq!(Order::decode(&[&bytes[..], b"x"].concat()), None);
         }
-        for verdict in [Verdict::Serving, Verdict::Draining, Verdict::Refused("[emerg] no\n".into())] {
+        let keep = |action| Verdict::Keep(1, vault::Request { folder: b"/s".to_vec(), action });
+        for verdict in [
+            Verdict::Serving,
+            Verdict::Draining,
+            Verdict::Refused("[emerg] no\n".into()),
+            keep(vault::Action::Read("a".to_owned())),
+            keep(vault::Action::Write(vec![("a".to_owned(), b"\xff".to_vec())])),
+            keep(vault::Action::Lock("me".to_owned())),
+            keep(vault::Action::Unlock("me".to_owned())),
+        ] {
             assert_eq!(Verdict::decode(&verdict.encode()), Some(verdict));
         }
         assert_eq!(Verdict::decode(b""), None);

@@ -5,9 +5,10 @@
 
 use crate::files::RecordedFiles;
 use crate::journal::{Journal, JournalSink, redirect_stderr};
-use crate::service::{Generation, Progress, Service};
+use crate::service::{self, Generation, Progress, Service};
 use crate::site::{self, LogTarget, Role};
 use crate::wire::{Assignment, Order, Verdict};
+use engine::acme::vault;
 use engine::compile::Compiled;
 use engine::race::{First, race};
 use net::errno::ErrnoMessage;
@@ -21,10 +22,12 @@ use net::process::title::Title;
 use net::process::watch::Watch;
 use net::timer::{Deadline, Timer};
 use rustix::process::{Resource, Rlimit};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// The code with which a worker says that another try would fail in the same way.
 pub const FATAL: u8 = 2;
@@ -80,6 +83,8 @@ async fn serve(
         listeners,
         spent: None,
         master: Some(Master { channel: Arc::new(channel), watch }),
+        calls: BTreeMap::new(),
+        calls_made: 0,
         deadline: Deadline::NONE,
         is_quitting: false,
         is_terminating: false,
@@ -98,6 +103,9 @@ struct Worker {
     spent: Option<Compiled>,
     /// None once it is gone.
     master: Option<Master>,
+    /// Requests to the master that wait for their answers, by number.
+    calls: BTreeMap<u32, oneshot::Sender<vault::Answer>>,
+    calls_made: u32,
     /// When connections that are still open are given up (`worker_shutdown_timeout`).
     deadline: Deadline,
     is_quitting: bool,
@@ -118,6 +126,8 @@ enum News {
     Order,
     /// What serves has ended.
     Ended(Progress),
+    /// Something is to be done with files that only the master may touch.
+    Call(vault::Call),
     /// It is time to look around.
     Time,
 }
@@ -202,6 +212,7 @@ impl Worker {
                 }
                 News::Order => self.order().await,
                 News::Ended(how) => progress = Some(how),
+                News::Call(call) => self.pass_on(call),
                 News::Time => {}
             }
             if progress == Some(Progress::Broken) {
@@ -230,11 +241,12 @@ impl Worker {
             }
         };
         let told = race(signals.readable(), order);
-        let own = race(self.service.ended(), timer.sleep(next));
+        let own = race(self.service.news(), timer.sleep(next));
         match race(told, own).await {
             First::Left(First::Left(_)) => News::Signals,
             First::Left(First::Right(())) => News::Order,
-            First::Right(First::Left(progress)) => News::Ended(progress),
+            First::Right(First::Left(service::News::Ended(progress))) => News::Ended(progress),
+            First::Right(First::Left(service::News::Call(call))) => News::Call(call),
             First::Right(First::Right(())) => News::Time,
         }
     }
@@ -279,6 +291,15 @@ impl Worker {
         }
     }
 
+    /// Hands the master a request. Without a master there is no answer.
+    fn pass_on(&mut self, vault::Call { request, answer }: vault::Call) {
+        let Some(master) = &self.master else { return };
+        self.calls_made = self.calls_made.wrapping_add(1);
+        if master.channel.send(&Verdict::Keep(self.calls_made, request).encode(), &[]).is_ok() {
+            self.calls.insert(self.calls_made, answer);
+        }
+    }
+
     /// Follows what the master says. Where it is gone, the worker goes on without it, as nginx's do.
     async fn order(&mut self) {
         let Some(master) = &self.master else { return };
@@ -295,6 +316,12 @@ impl Worker {
                 }
                 redirect_stderr(&self.journal, &self.generation.loaded.essentials);
             }
+            Heard::Kept(number, answer) => {
+                if let Some(waiting) = self.calls.remove(&number) {
+                    // Whoever asked may have been stopped meanwhile.
+                    let _ = waiting.send(answer);
+                }
+            }
             Heard::Serve(assembled) => {
                 let outcome = match *assembled {
                     Ok(assembled) => self.replace(assembled).await,
@@ -308,6 +335,7 @@ impl Worker {
             Heard::Nothing => {
                 self.journal.write(Severity::Alert, "the master process is gone");
                 self.master = None;
+                self.calls.clear();
             }
         }
     }
@@ -342,7 +370,7 @@ fn next_assignment(channel: &Channel) -> Option<(Box<Assignment>, Vec<OwnedFd>)>
     let frame = channel.receive().ok()??;
     match Order::decode(&frame.body)? {
         Order::Serve(assignment) => Some((assignment, frame.descriptors)),
-        Order::Reopen(_) => None,
+        Order::Reopen(_) | Order::Kept(..) => None,
     }
 }
 
@@ -350,6 +378,8 @@ fn next_assignment(channel: &Channel) -> Option<(Box<Assignment>, Vec<OwnedFd>)>
 enum Heard {
     /// Logs, opened anew.
     Reopen(Vec<Vec<u8>>, Vec<OwnedFd>),
+    /// What came of the request of that number.
+    Kept(u32, vault::Answer),
     /// Something is to be served; or why it cannot be.
     Serve(Box<Result<Assembled, String>>),
     /// Nothing any more: it is gone.
@@ -361,6 +391,7 @@ fn hear(channel: &Channel, logs: &LogFiles, open: &[Listener]) -> Heard {
     let Ok(Some(frame)) = channel.receive() else { return Heard::Nothing };
     match Order::decode(&frame.body) {
         Some(Order::Reopen(paths)) => Heard::Reopen(paths, frame.descriptors),
+        Some(Order::Kept(number, answer)) => Heard::Kept(number, answer),
         Some(Order::Serve(assignment)) => {
             Heard::Serve(Box::new(generation_of(&assignment, frame.descriptors, logs, open)))
         }

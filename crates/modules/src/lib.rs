@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod acme;
 mod addition;
 mod auth_basic;
 mod auth_request;
@@ -49,6 +50,7 @@ use engine::Module;
 
 /// All modules in order of execution.
 pub static MODULES: &[&Module] = &[
+    &acme::MODULE,
     &ssl::MODULE,
     &upstream::MODULE,
     &map::MODULE,

@@ -189,9 +189,9 @@ impl Cells {
         Arc::get_mut(&mut self.own[at].1)
     }
 
-    /// The blocks inside that are of this place.
-    pub fn inside(&self, place: Places) -> impl Iterator<Item = &Cells> {
-        self.children.iter().filter(move |child| child.place == place)
+    /// The blocks inside that are of one of these places.
+    pub fn inside(&self, places: Places) -> impl Iterator<Item = &Cells> {
+        self.children.iter().filter(move |child| child.place.meets(places))
     }
 
     /// How many blocks there are, this one and all inside.

@@ -181,6 +181,7 @@ impl Known {
             ("server", "ngx_mail_core_module") => Some(Places::MAIL_SERVER),
             ("upstream", "ngx_http_upstream_module") => Some(Places::UPSTREAM),
             ("upstream", "ngx_stream_upstream_module") => Some(Places::STREAM_UPSTREAM),
+            ("acme_issuer", _) => Some(Places::ACME_ISSUER),
             ("location", _) => Some(Places::LOCATION),
             ("limit_except", _) => Some(Places::LIMIT_EXCEPT),
             ("if", _) => at(Places::SERVER_IF, Places::SERVER).or(Some(Places::LOCATION_IF)),

@@ -5,7 +5,7 @@
 pub struct Places(pub u32);
 
 /// Every single place with the name nginx's manual gives it.
-const NAMES: [(Places, &str); 14] = [
+const NAMES: [(Places, &str); 15] = [
     (Places::MAIN, "main"),
     (Places::EVENTS, "events"),
     (Places::HTTP, "http"),
@@ -20,6 +20,7 @@ const NAMES: [(Places, &str); 14] = [
     (Places::STREAM_UPSTREAM, "stream upstream"),
     (Places::MAIL, "mail"),
     (Places::MAIL_SERVER, "mail server"),
+    (Places::ACME_ISSUER, "acme_issuer"),
 ];
 
 impl Places {
@@ -51,6 +52,8 @@ impl Places {
     pub const MAIL: Places = Places(1 << 12);
     /// `mail { server {} }`.
     pub const MAIL_SERVER: Places = Places(1 << 13);
+    /// `http { acme_issuer {} }`.
+    pub const ACME_ISSUER: Places = Places(1 << 14);
     /// Everywhere (`include`).
     pub const ANY: Places = Places(u32::MAX);
 
@@ -82,7 +85,7 @@ impl Places {
             None if self == Places::MAIN => "the top level".to_owned(),
             None => match names.rsplit_once(' ') {
                 Some((outer, block)) => format!("a \"{block}\" block inside \"{outer}\""),
-                None if self == Places::EVENTS || self == Places::UPSTREAM => format!("an \"{names}\" block"),
+                None if names.starts_with(['e', 'u', 'a']) => format!("an \"{names}\" block"),
                 None => format!("a \"{names}\" block"),
             },
         }

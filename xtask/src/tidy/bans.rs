@@ -24,7 +24,7 @@ struct Ban {
 
 /// Crates that talk to peers or read what others wrote.
 const HOSTILE: &[&str] =
-    &["conf", "template", "http", "balance", "zone", "net", "engine", "stream", "modules"];
+    &["conf", "template", "http", "balance", "zone", "acme", "net", "engine", "stream", "modules"];
 
 const PRINTS: &[&str] = &["gapura", "xtask", "testkit"];
 

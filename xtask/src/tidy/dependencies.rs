@@ -4,7 +4,7 @@ use super::Finding;
 use std::path::Path;
 
 /// The crates from the bottom up; a crate may use those of lower layers, and in the lowest each other.
-const LAYERS: &[&[&str]] = &[L0, &["net"], &["engine", "stream"], &["modules"], &["gapura"]];
+const LAYERS: &[&[&str]] = &[L0, &["acme", "net"], &["engine", "stream"], &["modules"], &["gapura"]];
 
 /// The pure crates.
 pub const L0: &[&str] = &["conf", "schema", "template", "http", "balance", "zone"];

@@ -209,6 +209,9 @@ pub fn wanted_sockets(essentials: &Essentials) -> Vec<net::listen::ListenOptions
 /// Opens all log files of a configuration, and makes its folders for temporary files. The error is nginx's message.
 pub fn open_files(essentials: &Essentials, logs: &LogFiles) -> Result<Vec<Arc<LogFile>>, String> {
     make_folders(essentials)?;
+    for folder in &essentials.state_paths {
+        crate::vault::make_folder(folder)?;
+    }
     let open = |path: &Vec<u8>| {
         let why = |error: net::file::FileError| {
             format!("open() \"{}\" failed ({})", bstr::BStr::new(path), net::errno::ErrnoMessage(error.errno))

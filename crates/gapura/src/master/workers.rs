@@ -3,6 +3,7 @@
 use super::Master;
 use crate::wire::{Assignment, Order, Verdict};
 use crate::worker::{FATAL, VERDICT_PATIENCE};
+use engine::acme::vault;
 use net::errno::ErrnoMessage;
 use net::listen::Listener;
 use net::log::syslog::Severity;
@@ -107,7 +108,7 @@ impl Master {
             return Err(refused(format!("[alert] worker process {pid} is gone\n")));
         };
         let deadline = Instant::now() + VERDICT_PATIENCE;
-        loop {
+        let verdict = loop {
             let patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() {
                 let seconds = VERDICT_PATIENCE.as_secs();
@@ -119,21 +120,25 @@ impl Master {
                 self.pending.push(received);
             }
             if readable.is_ok_and(|readable| readable[0]) {
-                break;
+                match channel.receive_message().ok().flatten().and_then(|message| Verdict::decode(&message)) {
+                    Some(Verdict::Keep(number, request)) => self.keep(channel, number, &request),
+                    verdict => break verdict,
+                }
             }
             if self.pending.iter().any(|one| matches!(one.signal, Signal::Terminate | Signal::Interrupt)) {
                 let why = "[error] told to end while the configuration was being taken\n";
                 return Err(refused(why.to_owned()));
             }
-        }
-        let message = channel.receive_message().ok().flatten();
-        match message.and_then(|message| Verdict::decode(&message)) {
+        };
+        match verdict {
             Some(Verdict::Serving) => Ok(()),
             Some(Verdict::Refused(why)) => Err(refused(why)),
             Some(Verdict::Draining) => {
                 Err(refused(format!("[error] worker process {pid} is shutting down\n")))
             }
-            None => Err(refused(format!("[alert] worker process {pid} has ended instead of an answer\n"))),
+            Some(Verdict::Keep(..)) | None => {
+                Err(refused(format!("[alert] worker process {pid} has ended instead of an answer\n")))
+            }
         }
     }
 
@@ -156,6 +161,7 @@ impl Master {
     /// Reads answers that nobody waits for: those of replacements. A refusal is followed by the worker's end.
     pub(super) fn hear_workers(&mut self) {
         let mut refusals = Vec::new();
+        let generation = &self.generation;
         for worker in &mut self.workers {
             let Some(channel) = &worker.channel else { continue };
             if !wait_readable(&[channel.as_fd()], Some(Duration::ZERO)).is_ok_and(|readable| readable[0]) {
@@ -165,11 +171,17 @@ impl Master {
                 Some(Verdict::Serving) => {}
                 Some(Verdict::Draining) => worker.is_accepting = false,
                 Some(Verdict::Refused(why)) => refusals.push(why),
+                Some(Verdict::Keep(number, request)) => keep(generation, channel, number, &request),
                 // The end; its SIGCHLD says more.
                 None => worker.channel = None,
             }
         }
         refusals.iter().for_each(|why| self.log_refusal(why));
+    }
+
+    /// Does what a worker asks for that is about to answer.
+    fn keep(&self, channel: &Channel, number: u32, request: &vault::Request) {
+        keep(&self.generation, channel, number, request);
     }
 
     /// Takes note of children that have ended.
@@ -259,15 +271,23 @@ impl Master {
     /// not accept either.
     pub(super) fn await_draining(&mut self) {
         let deadline = Instant::now() + DRAINING_PATIENCE;
+        let generation = &self.generation;
         for worker in self.workers.iter_mut().filter(|worker| worker.is_ending && worker.is_accepting) {
-            let Some(channel) = &worker.channel else { continue };
-            let patience = deadline.saturating_duration_since(Instant::now());
-            if !wait_readable(&[channel.as_fd()], Some(patience)).is_ok_and(|readable| readable[0]) {
-                continue;
-            }
-            match channel.receive_message() {
-                Ok(Some(_)) => worker.is_accepting = false,
-                _ => worker.channel = None,
+            while let Some(channel) = worker.channel.as_ref().filter(|_| worker.is_accepting) {
+                let patience = deadline.saturating_duration_since(Instant::now());
+                if !wait_readable(&[channel.as_fd()], Some(patience)).is_ok_and(|readable| readable[0]) {
+                    break;
+                }
+                match channel
+                    .receive_message()
+                    .map(|message| message.map(|message| Verdict::decode(&message)))
+                {
+                    Ok(Some(Some(Verdict::Keep(number, request)))) => {
+                        keep(generation, channel, number, &request)
+                    }
+                    Ok(Some(_)) => worker.is_accepting = false,
+                    _ => worker.channel = None,
+                }
             }
         }
     }
@@ -303,6 +323,18 @@ impl Master {
             self.journal.write_errno(Severity::Alert, "could not hand the logs to the worker process", errno);
         }
     }
+}
+
+/// Does what a worker asks for with the files of issuers, and answers. What it writes is what the next worker is told.
+fn keep(generation: &super::Generation, channel: &Channel, number: u32, request: &vault::Request) {
+    let files = &generation.loaded.files;
+    let written = |path: Vec<u8>, content: Option<&[u8]>| files.put(&path, crate::vault::recorded(content));
+    let folders = &generation.loaded.essentials.state_paths;
+    let answer = crate::vault::carry_out(folders, request, net::clock::wall().seconds, written);
+    // A worker that is gone needs no answer, and one that is stuck gets none.
+    let _ = channel
+        .set_patience(Some(FRAME_PATIENCE))
+        .and_then(|()| channel.send(&Order::Kept(number, answer).encode(), &[]));
 }
 
 /// A socket's place in nginx's variable `NGINX`.

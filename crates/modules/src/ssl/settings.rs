@@ -7,14 +7,17 @@ use conf::{Diagnostic, FileError, Level, Span};
 use engine::tls::{ServerTls, VerifyClient};
 use engine::{Build, Installer};
 use net::tls::{
-    CipherSuite, Identity, IdentityError, Oddity, ServerOptions, ServerSettings, SessionCache, TicketKeys,
-    Trust, names,
+    CipherSuite, Identity, IdentityError, Issued, Oddity, ServerOptions, ServerSettings, SessionCache,
+    TicketKeys, Trust, names,
 };
 use schema::{Places, Problem};
 use std::sync::Arc;
 
 /// What one session of `ssl_session_cache builtin` is reckoned at, bytes.
 const SESSION_BYTES: usize = 256;
+/// The variables that stand for a certificate from an issuer (`acme_certificate`) and for its key.
+const ACME_CERTIFICATE: &str = "$acme_certificate";
+const ACME_CERTIFICATE_KEY: &str = "$acme_certificate_key";
 /// The number of "no such file" (`ENOENT`).
 const NO_ENTRY: i32 = 2;
 
@@ -31,9 +34,10 @@ pub(super) fn install(installer: &mut Installer) -> Result<(), Problem> {
     }
     let conf = installer.conf::<Conf>();
     let span = conf.certificates.span;
+    let issued = crate::acme::certificate_of(installer);
     let mut maker = Maker { build: &mut *installer.build, span };
     // What is wrong is reported where it is found.
-    let Ok(made) = maker.server(conf) else { return Ok(()) };
+    let Ok(made) = maker.server(conf, issued) else { return Ok(()) };
     installer.keep(made);
     Ok(())
 }
@@ -70,7 +74,8 @@ impl Maker<'_> {
         }
     }
 
-    fn server(&mut self, conf: &Conf) -> Result<ServerTls, Reported> {
+    /// `issued` is the certificate that the server has from an issuer.
+    fn server(&mut self, conf: &Conf, issued: Option<Arc<Issued>>) -> Result<ServerTls, Reported> {
         let reject_handshake = conf.reject_handshake.0;
         let mut tls = ServerTls {
             settings: None,
@@ -90,6 +95,11 @@ impl Maker<'_> {
         let passwords = self.passwords(&conf.password_file)?;
         let mut options = ServerOptions::default();
         for (certificate, key) in certificates.iter().zip(keys) {
+            if certificate == ACME_CERTIFICATE && key == ACME_CERTIFICATE_KEY {
+                // Without an order the variables are empty, as in nginx, and handshakes fail.
+                options.issued.push(issued.clone().unwrap_or_else(|| Arc::new(Issued::new(b""))));
+                continue;
+            }
             options.identities.push(self.identity(certificate, key, &passwords)?);
         }
         self.protocols(conf, &mut options)?;

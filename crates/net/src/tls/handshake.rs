@@ -157,6 +157,15 @@ impl Hello {
     }
 }
 
+impl Hello {
+    /// Does the client offer this application protocol, and no other?
+    pub fn speaks_only(&self, protocol: &[u8]) -> bool {
+        let client = self.client();
+        let mut offered = client.alpn().into_iter().flatten();
+        offered.next() == Some(protocol) && offered.next().is_none()
+    }
+}
+
 /// What a handshake agreed on.
 #[derive(Clone, Debug)]
 pub struct Established {

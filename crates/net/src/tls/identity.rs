@@ -82,10 +82,38 @@ impl Identity {
         odd
     }
 
+    /// When it is valid, seconds since 1970: the first and the last.
+    pub fn validity(&self) -> Option<(i64, i64)> {
+        let leaf = x509::Certificate::parse(self.0.cert.first()?)?;
+        Some((leaf.not_before, leaf.not_after))
+    }
+
+    /// The identifier of its issuer's key and its serial number (the content of the INTEGER), which name it where its
+    /// issuer is asked about it (RFC 9773 section 4.1).
+    pub fn issuer_key_and_serial(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let leaf = x509::Certificate::parse(self.0.cert.first()?)?;
+        Some((leaf.extensions.authority_key?.to_vec(), leaf.serial.to_vec()))
+    }
+
+    /// Was the topmost certificate of its chain issued by somebody with this common name?
+    pub fn is_rooted_in(&self, common_name: &[u8]) -> bool {
+        let top = self.0.cert.last().and_then(|der| x509::Certificate::parse(der));
+        top.is_some_and(|top| top.issuer_common_names().any(|name| name == common_name))
+    }
+
     /// The certificates, the leaf first, as DER.
     pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
         self.0.cert.iter().map(|der| &der[..])
     }
+}
+
+/// A private key out of PEM, not encrypted, as DER: PKCS#8, PKCS#1 or SEC1.
+///
+/// # Errors
+/// In OpenSSL's words.
+pub fn private_key_der(text: &[u8]) -> Result<Vec<u8>, String> {
+    let key = key::read(&pem::sections(text), &[]);
+    key.map(|key| key.secret_der().to_vec()).map_err(|error| explain(error).0)
 }
 
 /// The bits of a public key, whatever is said about their algorithm.

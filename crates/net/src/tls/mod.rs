@@ -7,6 +7,7 @@ mod client;
 mod der;
 mod handshake;
 mod identity;
+mod issued;
 mod key;
 pub mod names;
 mod peer;
@@ -19,7 +20,8 @@ mod x509;
 
 pub use client::{ClientOptions, ClientSettings};
 pub use handshake::{Established, HandshakeError, Hello};
-pub use identity::{Identity, IdentityError, Oddity};
+pub use identity::{Identity, IdentityError, Oddity, private_key_der};
+pub use issued::Issued;
 pub use peer::Shown;
 pub use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SignatureScheme};
 pub use server::{ServerOptions, ServerSettings};

@@ -1,6 +1,7 @@
 //! What a server offers in handshakes, made once from its configuration.
 
 use super::identity::Identity;
+use super::issued::Issued;
 use super::sessions::{SessionCache, Storage, TicketKeys, Tickets, digest_of};
 use super::{names, verify};
 use rustls::server::{
@@ -24,6 +25,8 @@ const RECORD_BYTES: std::ops::RangeInclusive<usize> = 32..=16 * 1024;
 pub struct ServerOptions {
     /// Certificates with their keys; none where they are named by variables, or handshakes are refused.
     pub identities: Vec<Identity>,
+    /// Certificates that come and change while the server runs, behind the others.
+    pub issued: Vec<Arc<Issued>>,
     /// TLS 1.2.
     pub tls12: bool,
     /// TLS 1.3.
@@ -79,9 +82,10 @@ impl ServerSettings {
             None => WebPkiClientVerifier::no_client_auth(),
         };
         let context = context_of(options);
-        let mut config = builder
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(Resolver { identities: options.identities.clone() }));
+        let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(Resolver {
+            identities: options.identities.clone(),
+            issued: options.issued.clone(),
+        }));
         config.ignore_client_order = options.prefer_server_ciphers;
         let record_bytes =
             options.record_bytes_max.clamp(*RECORD_BYTES.start(), *RECORD_BYTES.end()) + RECORD_HEAD_BYTES;
@@ -118,7 +122,10 @@ fn context_of(options: &ServerOptions) -> [u8; 32] {
     let certificates = options.identities.iter().flat_map(Identity::certificates);
     let authorities = options.client_authorities.iter().flatten().map(|name| &name[..]);
     let asks: &[u8] = if options.client_authorities.is_some() { b"asks" } else { b"" };
-    let parts: Vec<&[u8]> = std::iter::once(asks).chain(certificates).chain(authorities).collect();
+    // Sessions outlive a renewal: it is the same server.
+    let issued = options.issued.iter().map(|issued| issued.name());
+    let parts: Vec<&[u8]> =
+        std::iter::once(asks).chain(certificates).chain(issued).chain(authorities).collect();
     digest_of(&parts)
 }
 
@@ -126,26 +133,35 @@ fn context_of(options: &ServerOptions) -> [u8; 32] {
 #[derive(Debug)]
 struct Resolver {
     identities: Vec<Identity>,
+    issued: Vec<Arc<Issued>>,
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if let [only] = &self.identities[..] {
-            return Some(only.0.clone());
+        if self.issued.is_empty() {
+            return choose(&self.identities, &hello);
         }
-        let newer = hello.cipher_suites().iter().any(|suite| names::is_tls13(*suite));
-        let usable = |scheme: SignatureScheme| {
-            let algorithm = algorithm_of(scheme)?;
-            // A cipher of TLS 1.2 says what kind of key it goes with.
-            let fits = newer || hello.cipher_suites().iter().any(|suite| names::goes_with(*suite, algorithm));
-            let mut identities = self.identities.iter().filter(|_| fits);
-            identities.find(|identity| {
-                identity.algorithm() == algorithm && identity.0.key.choose_scheme(&[scheme]).is_some()
-            })
-        };
-        let found = hello.signature_schemes().iter().find_map(|scheme| usable(*scheme));
-        found.or(self.identities.first()).map(|identity| identity.0.clone())
+        let issued = self.issued.iter().filter_map(|issued| issued.current());
+        choose(&self.identities.iter().cloned().chain(issued).collect::<Vec<_>>(), &hello)
     }
+}
+
+fn choose(all: &[Identity], hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    if let [only] = all {
+        return Some(only.0.clone());
+    }
+    let newer = hello.cipher_suites().iter().any(|suite| names::is_tls13(*suite));
+    let usable = |scheme: SignatureScheme| {
+        let algorithm = algorithm_of(scheme)?;
+        // A cipher of TLS 1.2 says what kind of key it goes with.
+        let fits = newer || hello.cipher_suites().iter().any(|suite| names::goes_with(*suite, algorithm));
+        let mut identities = all.iter().filter(|_| fits);
+        identities.find(|identity| {
+            identity.algorithm() == algorithm && identity.0.key.choose_scheme(&[scheme]).is_some()
+        })
+    };
+    let found = hello.signature_schemes().iter().find_map(|scheme| usable(*scheme));
+    found.or(all.first()).map(|identity| identity.0.clone())
 }
 
 fn algorithm_of(scheme: SignatureScheme) -> Option<SignatureAlgorithm> {

@@ -48,6 +48,8 @@ pub(crate) struct Extensions<'a> {
     pub(crate) purposes: Option<Vec<&'a [u8]>>,
     /// GeneralNames of SubjectAltName.
     pub(crate) names: Option<&'a [u8]>,
+    /// `keyIdentifier` of AuthorityKeyIdentifier.
+    pub(crate) authority_key: Option<&'a [u8]>,
     /// The responders of AuthorityInfoAccess that answer OCSP.
     pub(crate) ocsp_responders: Vec<&'a [u8]>,
     /// A critical extension that is not understood.
@@ -103,9 +105,12 @@ impl<'a> Certificate<'a> {
 
     /// The last common name of the subject.
     pub(crate) fn common_name(&self) -> Option<&'a [u8]> {
-        const COMMON_NAME: &[u8] = &[0x55, 4, 3];
-        let names = attributes(self.subject).filter(|(oid, _)| *oid == COMMON_NAME);
-        names.last().map(|(_, value)| value.content)
+        common_names(self.subject).last()
+    }
+
+    /// The common names of the issuer.
+    pub(crate) fn issuer_common_names(&self) -> impl Iterator<Item = &'a [u8]> {
+        common_names(self.issuer)
     }
 }
 
@@ -135,6 +140,11 @@ impl<'a> Extensions<'a> {
                     all.purposes =
                         Some(value.inside(tag::SEQUENCE)?.map(|purpose| purpose.content).collect());
                 }
+                // authorityKeyIdentifier
+                [0x55, 0x1d, 35] => {
+                    let key = value.inside(tag::SEQUENCE)?.find(|part| part.tag == tag::implicit(0));
+                    all.authority_key = key.map(|key| key.content);
+                }
                 // subjectAltName
                 [0x55, 0x1d, 17] => all.names = Some(value.expect(tag::SEQUENCE)?),
                 // authorityInfoAccess
@@ -153,6 +163,11 @@ impl<'a> Extensions<'a> {
         }
         Some(all)
     }
+}
+
+fn common_names(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+    attributes(name).filter(|(oid, _)| *oid == COMMON_NAME).map(|(_, value)| value.content)
 }
 
 /// The attributes of a name: OID and value, in the order they stand.
