@@ -19,6 +19,11 @@ const TOOLS: &[Tool] = &[
         why: "makes certificates, and asks as OpenSSL does",
         present: || runs("openssl", "version"),
     },
+    Tool {
+        package: "pebble",
+        why: "gives certificates",
+        present: || find_in_path("pebble").is_some() && find_in_path("pebble-challtestsrv").is_some(),
+    },
     Tool { package: "iproute2", why: "makes hosts in network namespaces", present: || runs("ip", "-V") },
     Tool {
         package: "nodejs",

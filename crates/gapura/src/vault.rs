@@ -191,7 +191,8 @@ mod tests {
 
         fn ask_at(&self, now: i64, action: Action) -> Answer {
             let folder = self.0.as_os_str().as_bytes().to_vec();
-            carry_out(&[folder.clone()], &Request { folder, action }, now, |_, _| {})
+            let folders = [folder.clone()];
+            carry_out(&folders, &Request { folder, action }, now, |_, _| {})
         }
 
         fn ask(&self, action: Action) -> Answer {

@@ -103,6 +103,10 @@ fn openssl_words(error: &Error) -> Option<String> {
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         ) => "0A000102:SSL routines::unsupported protocol",
+        // A certificate that is still to come ([`super::Issued`]); nginx's variables fail in the same way.
+        Error::General(why) if why == "no server certificate chain resolved" => {
+            "0A000179:SSL routines::cert cb error"
+        }
         Error::NoApplicationProtocol => "0A0000EB:SSL routines::no application protocol",
         Error::InvalidCertificate(_) => "0A000086:SSL routines::certificate verify failed",
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
