@@ -339,6 +339,34 @@ fn gateways_that_share_a_state_path_ask_once() {
 }
 
 #[test]
+fn a_proof_of_one_gateway_is_shown_by_the_others() {
+    if is_missing() {
+        return;
+    }
+    // All names lead to the first one.
+    let (first, pebble) = server(&USUAL);
+    let second = Server::new("gapura", "");
+    let state = first.path("state");
+    for (server, name) in [(&first, "one.test"), (&second, "two.test")] {
+        let issuer =
+            pebble.issuer("").replace("state_path state", &format!("state_path {}", state.display()));
+        server.write(&configuration(&format!("{issuer} {}", secure(name, "", "hello"))));
+        server.start();
+        wait_for_issue(server, 1);
+    }
+    assert_eq!(pebble.visit(&second, "two.test"), "hello");
+    // The first one was asked for what the second one had to prove.
+    let asked = text_of(&first.path("access.log"));
+    let proofs = |text: &str| text.lines().filter(|line| line.contains("acme-challenge")).count();
+    assert!(proofs(&asked) > proofs(&text_of(&second.path("access.log"))), "{asked}");
+    assert!(asked.lines().all(|line| line.contains("\" 200 ")), "{asked}");
+    assert_eq!(kept(&state, "").iter().filter(|path| path.to_string_lossy().contains("proof.")).count(), 0);
+    // What nobody has is not waited for.
+    let answer = first.connect(8080).get("one.test", "/.well-known/acme-challenge/x");
+    assert_eq!(answer.expect("it answers").status, 301);
+}
+
+#[test]
 fn an_issuer_that_is_down_holds_up_nothing() {
     if is_missing() {
         return;

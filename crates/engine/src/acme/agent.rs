@@ -7,10 +7,11 @@
 //!                    `- failed: what is there stays; again after a pause that grows, also over reloads and restarts
 //! ```
 
+use super::board::{self, Seeker};
 use super::client::{self, Client, Failure, Obtained};
 use super::transport::Transport;
-use super::vault::{ACCOUNT_KEY, ACCOUNT_URL, LOCK_SECONDS_MAX, Vault, write_pause};
-use super::{AccountKey, Issuer, Order, read_identity};
+use super::vault::{ACCOUNT_KEY, ACCOUNT_URL, LOCK_SECONDS_MAX, PROOF_PREFIX, Vault, write_pause};
+use super::{AccountKey, ChallengeKind, Issuer, Order, read_identity};
 use crate::plan::Snapshot;
 use crate::race::{First, race};
 use crate::thread::{Process, Thread};
@@ -40,6 +41,10 @@ const PAUSE_SECONDS_MAX: u64 = 7 * 24 * 3600;
 const WINDOW_SECONDS: u64 = 6 * 3600;
 /// At least, and at most, whatever it says.
 const WINDOW_SECONDS_RANGE: std::ops::RangeInclusive<u64> = 60..=24 * 3600;
+/// How long a proof is shown that another gateway has left, seconds: issuers ask from several places.
+const FOUND_SECONDS: u64 = 30;
+/// How long is waited between two looks for such, milliseconds.
+const SEEK_PAUSE_MS: u64 = 10;
 /// How long a directory is believed, milliseconds.
 const DIRECTORY_MS: u64 = 300_000;
 /// How often things are looked at when nothing is due.
@@ -72,7 +77,15 @@ pub async fn run(process: Arc<Process>, mut commands: Mailbox<Command>, vault: V
     let thread = Thread::new(process, first.clone());
     let mut charges: BTreeMap<Vec<u8>, Rc<Charge>> = BTreeMap::new();
     let mut snapshot = first;
+    let folders = Rc::new(RefCell::new(Vec::new()));
+    let seeking = spawn_local(seek(vault.clone(), folders.clone()));
     loop {
+        let by_page =
+            snapshot.issuers.iter().filter(|issuer| issuer.settings.challenge == ChallengeKind::Http01);
+        let mut shared: Vec<Vec<u8>> = by_page.filter_map(|issuer| issuer.state_path.clone()).collect();
+        shared.sort();
+        shared.dedup();
+        folders.replace(shared);
         let mut gone = std::mem::take(&mut charges);
         for issuer in &snapshot.issuers {
             let key = issuer.settings.key(issuer.state_path.as_deref(), &issuer.name);
@@ -88,9 +101,37 @@ pub async fn run(process: Arc<Process>, mut commands: Mailbox<Command>, vault: V
         drop(snapshot);
         snapshot = match commands.recv().await {
             Some(Command::Follow(next)) => next,
-            Some(Command::Stop) | None => return charges.values().for_each(|charge| charge.end()),
+            Some(Command::Stop) | None => {
+                seeking.abort();
+                return charges.values().for_each(|charge| charge.end());
+            }
         };
         thread.follow(snapshot.clone());
+    }
+}
+
+/// Shows proofs here that another gateway has left in a shared folder, when they are asked for.
+async fn seek(vault: Vault, folders: Rc<RefCell<Vec<Vec<u8>>>>) {
+    let seeker = Seeker::new();
+    loop {
+        for token in seeker.wanted().await {
+            let mut found = None;
+            let folders = folders.borrow().clone();
+            for folder in &folders {
+                let text = vault.read(folder, &format!("{PROOF_PREFIX}{token}")).await.ok().flatten();
+                found = found.or(text.and_then(|text| String::from_utf8(text).ok()));
+            }
+            let shown = found.and_then(|text| board::show_page(&token, text));
+            seeker.answer(&token, shown.is_some());
+            if let Some(shown) = shown {
+                spawn_local(async move {
+                    pause(FOUND_SECONDS).await;
+                    drop(shown);
+                });
+            }
+        }
+        // However many are asked for.
+        pause_ms(SEEK_PAUSE_MS).await;
     }
 }
 
@@ -224,18 +265,18 @@ impl Agent {
             let mut schedule = order.known.schedule();
             (schedule.failures, schedule.not_before) = (failures, not_before);
         }
-        let kept = match order.known.issued.current() {
-            Some(_) => "the one that is there goes on",
-            None => "handshakes for it fail until then",
-        };
-        let text = format!("{failure} while obtaining it; next attempt in {pause} s, {kept}");
-        self.log(Level::Error, issuer, order, &text);
         if let Some(folder) = &issuer.state_path {
             let text = write_pause(not_before, failures, &issuer.settings.url, &failure.to_string());
             let file = (format!("{}.wait", order.name), text.into_bytes());
             // It is a courtesy to the issuer; without it the pause holds until a restart.
             let _ = self.vault.write(folder, vec![file]).await;
         }
+        let kept = match order.known.issued.current() {
+            Some(_) => "the one that is there goes on",
+            None => "handshakes for it fail until then",
+        };
+        let text = format!("{failure} while obtaining it; next attempt in {pause} s, {kept}");
+        self.log(Level::Error, issuer, order, &text);
     }
 
     /// Waits for the lock, and looks whether another gateway has done the work meanwhile. False: it has.
@@ -338,7 +379,7 @@ impl Agent {
             _ => None,
         };
         let replaces = replaces.map(|(key, serial)| renewal_name(&key, &serial));
-        let mut client = Client::new(issuer, &transport, &key, directory);
+        let mut client = Client::new(issuer, &transport, &self.vault, &key, directory);
         let account = client.log_in().await?;
         if let Some(folder) = &issuer.state_path {
             // It tells people which account it is; nothing depends on it.
@@ -420,7 +461,11 @@ fn after(seconds: u64) -> i64 {
 }
 
 async fn pause(seconds: u64) {
-    Timer::new().sleep(Deadline::after(Duration::from_secs(seconds))).await;
+    pause_ms(seconds.saturating_mul(1000)).await;
+}
+
+async fn pause_ms(milliseconds: u64) {
+    Timer::new().sleep(Deadline::after(Duration::from_millis(milliseconds))).await;
 }
 
 /// A moment as logs show it.

@@ -2,6 +2,7 @@
 
 use super::board::{self, Proof};
 use super::transport::{Response, Transport};
+use super::vault::{PROOF_PREFIX, Vault};
 use super::{ChallengeKind, Issuer, Order, Profile};
 use acme::answer::{self, Authorization, Challenge, Directory, Status, Window, alternates};
 use acme::request::{self, Signer};
@@ -61,6 +62,7 @@ pub(super) struct Obtained {
 pub(super) struct Client<'a> {
     issuer: &'a Issuer,
     transport: &'a Transport,
+    vault: &'a Vault,
     key: &'a Key,
     directory: Directory,
     account: Option<String>,
@@ -133,10 +135,11 @@ impl<'a> Client<'a> {
     pub(super) fn new(
         issuer: &'a Issuer,
         transport: &'a Transport,
+        vault: &'a Vault,
         key: &'a Key,
         directory: Directory,
     ) -> Client<'a> {
-        Client { issuer, transport, key, directory, account: None, nonces: Vec::new() }
+        Client { issuer, transport, vault, key, directory, account: None, nonces: Vec::new() }
     }
 
     /// Makes the account, or finds it. Returns its address.
@@ -273,6 +276,28 @@ impl<'a> Client<'a> {
             return Err(Failure::Other(format!("the issuer takes no {} for {name}", kind.name())));
         };
         let _proof = self.show(kind, &name, challenge)?;
+        let file = format!("{PROOF_PREFIX}{}", challenge.token);
+        let folder = self.issuer.state_path.as_deref().filter(|_| kind == ChallengeKind::Http01);
+        if let Some(folder) = folder {
+            let text = self.key.authorization(&challenge.token).into_bytes();
+            self.vault.write(folder, vec![(file.clone(), text)]).await.map_err(Failure::Other)?;
+        }
+        let outcome = self.prove(url, &authorization, challenge).await;
+        if let Some(folder) = folder {
+            // One that stays behind proves nothing any more.
+            let _ = self.vault.write(folder, vec![(file, Vec::new())]).await;
+        }
+        outcome
+    }
+
+    /// Has the issuer look at a proof that is shown, and waits for what it says.
+    async fn prove(
+        &mut self,
+        url: &Url,
+        authorization: &Authorization,
+        challenge: &Challenge,
+    ) -> Result<(), Failure> {
+        let (kind, name) = (self.issuer.settings.challenge, &authorization.identifier);
         self.post(&challenge.url.clone(), "{}").await?;
         let mut wait = Wait::new();
         let mut retry_after = None;

@@ -15,6 +15,8 @@ pub const LOCK: &str = "lock";
 pub const ACCOUNT_KEY: &str = "account.key";
 /// The file of the account's address.
 pub const ACCOUNT_URL: &str = "account.url";
+/// What the name of a file begins with that holds a proof, for gateways that are asked for another's; the token follows.
+pub(super) const PROOF_PREFIX: &str = "proof.";
 /// How long a lock holds that its owner does not renew, seconds.
 pub const LOCK_SECONDS_MAX: i64 = 180;
 /// How large a file may be, bytes. Chains and keys are far smaller.

@@ -9,7 +9,7 @@ use acme::{Identifier, KeyKind};
 use bstr::{BString, ByteSlice};
 use conf::{Node, Word};
 use engine::acme::{ChallengeKind, Profile, board};
-use engine::flow::Phase;
+use engine::flow::{Answer, Ask, Phase};
 use engine::module::cells;
 use engine::{Build, Declare, Flow, Installer, Module, Reply, Request, Source, Step};
 use http::Status;
@@ -330,17 +330,37 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
 /// answer; all other requests for such pages go their way.
 struct Page;
 
+/// How often a page was looked for that another gateway may have.
+#[derive(Default)]
+struct Looks(u32);
+
+/// How long is waited between two looks, milliseconds.
+const LOOK_MS: u64 = 20;
+/// How many looks a request is worth.
+const LOOKS_MAX: u32 = 50;
+
 impl Step for Page {
     fn run(&self, request: &mut Request) -> Flow {
         if request.method != http::Method::Get || request.subrequest {
             return Flow::Next;
         }
-        let Some(text) = request.uri.strip_prefix(PAGE_PREFIX).and_then(board::page) else {
-            return Flow::Next;
+        let Some(token) = request.uri.strip_prefix(PAGE_PREFIX) else { return Flow::Next };
+        let text = match board::page(token) {
+            board::Page::Shown(text) => text,
+            board::Page::None => return Flow::Next,
+            board::Page::Sought => {
+                let looks = request.note::<Looks>();
+                looks.0 += 1;
+                return if looks.0 > LOOKS_MAX { Flow::Next } else { Flow::Ask(Ask::Sleep(LOOK_MS)) };
+            }
         };
         request.response.content_type = b"text/plain".to_vec();
         request.response.content_length = Some(text.len() as u64);
         Flow::Reply(Reply { status: Status::OK, source: Source::Bytes(text.into_bytes()) })
+    }
+
+    fn resume(&self, request: &mut Request, _answer: Answer) -> Flow {
+        self.run(request)
     }
 }
 
