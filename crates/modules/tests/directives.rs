@@ -80,6 +80,7 @@ fn use_of(known: &Known) -> String {
         (Places::SERVER, "http { server {", "}}"),
         (Places::LOCATION, "http { server { location / {", "}}}"),
         (Places::UPSTREAM, "http { upstream u {", "}}"),
+        (Places::ACME_ISSUER, "http { acme_issuer i {", "}}"),
         (Places::STREAM, "stream {", "}"),
         (Places::STREAM_SERVER, "stream { server {", "}}"),
         (Places::STREAM_UPSTREAM, "stream { upstream u {", "}}"),
