@@ -226,6 +226,31 @@ impl Stream {
         }
     }
 
+    /// Appends to the buffer what is there without waiting, at most `bytes_max` bytes, as [`Stream::try_read`] does.
+    pub fn try_read_into(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<Option<usize>, ReadError> {
+        if !self.has_data_or_news() {
+            return Ok(None);
+        }
+        Ok(self.read_once_into(buffer, bytes_max)?)
+    }
+
+    /// One read behind what the buffer holds; `None` where nothing is there.
+    fn read_once_into(&mut self, buffer: &mut Vec<u8>, bytes_max: usize) -> Result<Option<usize>, Errno> {
+        let room = room_in(buffer, bytes_max);
+        let read = match &mut self.layer {
+            Layer::Plain => self.socket.read_once(room)?,
+            Layer::Tls(session) => session.try_read(&mut self.socket, room)?,
+        };
+        // SAFETY: reading filled the first bytes of the spare capacity, as many as it says, which are no more than
+        // its length.
+        unsafe { buffer.set_len(buffer.len() + read.unwrap_or(0)) };
+        Ok(read)
+    }
+
     /// Sends `len` bytes of a file from `offset`, in calls of at most `chunk_bytes_max` (nginx's
     /// `sendfile_max_chunk`; other connections are served between two chunks). Returns how many were sent: less
     /// than `len` only where the file ended early.
@@ -273,8 +298,16 @@ impl Stream {
         buffer: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Poll<Result<usize, Errno>> {
-        buffer.reserve(bytes_max.max(1));
-        let room = &mut buffer.spare_capacity_mut()[..bytes_max.max(1)];
+        if let Layer::Plain = self.layer {
+            loop {
+                // No room is made before something comes: many connections wait, each with a buffer of its own.
+                ready!(self.socket.poll_readable_maybe(cx))?;
+                if let Some(count) = self.read_once_into(buffer, bytes_max)? {
+                    return Poll::Ready(Ok(count));
+                }
+            }
+        }
+        let room = room_in(buffer, bytes_max);
         let count = ready!(self.poll_read_uninit(cx, room))?;
         // SAFETY: `poll_read_uninit` filled the first `count` bytes of the spare capacity, and `count` is no
         // more than its length.
@@ -341,7 +374,13 @@ impl Stream {
     /// closed it or has sent something nobody asked for. For connections kept open to a back end.
     pub fn is_idle_and_open(&mut self) -> bool {
         match &mut self.layer {
-            Layer::Plain => matches!(self.socket.peek(), Err(Errno::AGAIN)),
+            Layer::Plain => {
+                let nothing = matches!(self.socket.peek(), Err(Errno::AGAIN));
+                if nothing {
+                    self.socket.now_empty();
+                }
+                nothing
+            }
             Layer::Tls(session) => session.is_idle_and_open(&mut self.socket),
         }
     }
@@ -353,7 +392,7 @@ impl Stream {
     }
 
     /// Is there data already, or has the event loop reported that there may be?
-    fn has_data_or_news(&self) -> bool {
+    pub fn has_data_or_news(&self) -> bool {
         self.has_data() || self.socket.read_at_once || self.socket.is_ready(Interest::READABLE)
     }
 
@@ -426,6 +465,12 @@ impl Stream {
         }
         self.timer.poll_expired(cx, deadline).map(|()| Err(StreamError::TimedOut))
     }
+}
+
+/// Room for so many bytes behind what the buffer holds.
+fn room_in(buffer: &mut Vec<u8>, bytes_max: usize) -> &mut [MaybeUninit<u8>] {
+    buffer.reserve(bytes_max.max(1));
+    &mut buffer.spare_capacity_mut()[..bytes_max.max(1)]
 }
 
 impl AsFd for Stream {

@@ -27,10 +27,13 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// How much is read at once, at first and at most, bytes. It grows while the client keeps up.
-const READ_BYTES_MIN: usize = 16 * 1024;
-/// See [`READ_BYTES_MIN`].
-const READ_BYTES_MAX: usize = 256 * 1024;
+/// How much is read at once where nothing is known of what comes, bytes.
+const READ_BYTES: usize = 16 * 1024;
+/// How much that is there already is gathered before it is sent, at first and at most, bytes. It grows while the client
+/// keeps up.
+const GATHERED_BYTES_MIN: usize = 80 * 1024;
+/// See [`GATHERED_BYTES_MIN`].
+const GATHERED_BYTES_MAX: usize = 256 * 1024;
 
 /// The rest of an upstream's answer.
 pub struct UpstreamBody {
@@ -247,7 +250,7 @@ impl UpstreamBody {
             Box::pin(self.duplex(request, driver, transforms)).await?;
         }
         let mut piece = Vec::new();
-        let mut read_bytes = READ_BYTES_MIN;
+        let mut gathered_bytes_max = GATHERED_BYTES_MIN;
         loop {
             self.retire(request.thread);
             self.tell(request);
@@ -259,20 +262,20 @@ impl UpstreamBody {
                 if self.incoming.is_over() {
                     break;
                 }
-                self.wait(request, driver, &mut piece, read_bytes).await?;
-                self.retire(request.thread);
+                self.wait(request, driver, &mut piece, gathered_bytes_max).await?;
             }
-            let filled = piece.len() >= read_bytes;
+            let filled = self.gather(request.thread, &mut piece, gathered_bytes_max);
+            self.retire(request.thread);
             self.cut_out(&mut piece);
             let kept_up = if transforms.is_empty() && pump::send_at_once(request, driver, &piece) {
                 true
             } else {
                 self.send(request, driver, transforms, &mut piece).await?
             };
-            read_bytes = match (kept_up, filled) {
-                (true, true) => (read_bytes * 2).min(READ_BYTES_MAX),
-                (true, false) => read_bytes,
-                (false, _) => READ_BYTES_MIN,
+            gathered_bytes_max = match (kept_up, filled) {
+                (true, true) => (gathered_bytes_max * 2).min(GATHERED_BYTES_MAX),
+                (true, false) => gathered_bytes_max,
+                (false, _) => GATHERED_BYTES_MIN,
             };
         }
         request.thread.spare.keep_buffer(piece);
@@ -280,6 +283,31 @@ impl UpstreamBody {
             return Ok(());
         }
         Box::pin(pump::transform(request, driver, transforms, None)).await
+    }
+
+    /// Takes what more is there already, so that all of it leaves in one write. True where there may be still more.
+    fn gather(&mut self, thread: &Thread, piece: &mut Vec<u8>, bytes_max: usize) -> bool {
+        // What is held is older than what comes now, and what is limited comes piece by piece.
+        if self.rate > 0 || self.cut.is_some() || !self.hold.is_empty() {
+            return piece.len() >= bytes_max;
+        }
+        while piece.len() < bytes_max && !self.incoming.is_over() {
+            let wanted = self.incoming.expected_bytes(bytes_max - piece.len());
+            // A look costs nothing where the last read has shown that nothing is there.
+            if !self.incoming.may_have_more() {
+                return false;
+            }
+            thread.spare.make_room(piece, wanted);
+            match self.incoming.read_at_hand(piece, wanted) {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(cut) => {
+                    self.cut = Some(cut);
+                    return false;
+                }
+            }
+        }
+        piece.len() >= bytes_max
     }
 
     /// Waits for bytes from the upstream, while what the client has not got yet leaves and the client is watched.
@@ -290,6 +318,10 @@ impl UpstreamBody {
         piece: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Result<(), Broken> {
+        // Where nothing is known of what comes, more is gathered later, when it is known that there is much.
+        let bytes_max =
+            self.incoming.expected_bytes(bytes_max).min(self.incoming.known_bytes().max(READ_BYTES));
+        let thread = request.thread;
         let silence = self.silence();
         let client_silence = pump::send_deadline(request);
         let watched = !self.settings().ignore_client_abort.0;
@@ -298,11 +330,16 @@ impl UpstreamBody {
                 Poll::Ready(allowed) => allowed.min(bytes_max),
                 Poll::Pending => 0,
             };
-            if allowed > 0
-                && let Poll::Ready(read) = self.incoming.poll_read(cx, piece, allowed)
-            {
-                return Poll::Ready(read.map_err(End::Upstream));
+            if allowed > 0 {
+                if self.incoming.may_have_more() {
+                    thread.spare.make_room(piece, allowed);
+                }
+                if let Poll::Ready(read) = self.incoming.poll_read(cx, piece, allowed) {
+                    return Poll::Ready(read.map_err(End::Upstream));
+                }
             }
+            // Many wait; those who read have a few buffers in turn.
+            thread.spare.keep_buffer(std::mem::take(piece));
             match driver.poll_flush(cx) {
                 Poll::Ready(Err(errno)) => return Poll::Ready(Err(End::Client(StreamError::Os(errno)))),
                 Poll::Ready(Ok(())) if watched && driver.poll_closed(cx).is_ready() => {

@@ -59,6 +59,11 @@ impl Hold {
         }
     }
 
+    /// Is nothing held?
+    pub fn is_empty(&self) -> bool {
+        self.memory.is_empty() && self.file_start >= self.file_end && self.overflow.is_empty()
+    }
+
     /// The oldest bytes held, in exchange for an empty buffer; false when nothing is held.
     ///
     /// # Errors

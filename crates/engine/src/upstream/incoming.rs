@@ -223,19 +223,10 @@ impl Incoming {
             return self.poll_read_stream(cx, id, out, bytes_max);
         }
         while out.len() == start && !self.is_over() {
+            let bytes_max = self.expected_bytes(bytes_max);
             let Some(connection) = &mut self.connection else { return Poll::Ready(Err(Cut::Closed)) };
-            match ready!(connection.stream.poll_read_into(cx, out, bytes_max)) {
-                Ok(0) if matches!(self.framing, Framing::Close) => {
-                    self.framing = Framing::Done;
-                    self.spent = true;
-                }
-                Ok(0) => return Poll::Ready(Err(Cut::Closed)),
-                Ok(count) => {
-                    self.received_bytes += count as u64;
-                    self.decode(out, start)?;
-                }
-                Err(errno) => return Poll::Ready(Err(Cut::Failed(errno))),
-            }
+            let read = ready!(connection.stream.poll_read_into(cx, out, bytes_max));
+            self.came(read.map_err(Cut::Failed)?, out, start)?;
         }
         Poll::Ready(Ok(()))
     }
@@ -296,6 +287,55 @@ impl Incoming {
                 return Poll::Ready(Err(cut));
             }
         }
+    }
+
+    /// Appends what of the body is there, without waiting; false where nothing is.
+    pub fn read_at_hand(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> Result<bool, Cut> {
+        let Some(connection) = &mut self.connection else { return Ok(false) };
+        let start = out.len();
+        match connection.stream.try_read_into(out, bytes_max) {
+            Ok(None) => Ok(false),
+            Ok(Some(count)) => self.came(count, out, start).map(|()| true),
+            Err(error) => Err(Cut::Failed(error.errno())),
+        }
+    }
+
+    /// May more of the body be there already?
+    pub fn may_have_more(&self) -> bool {
+        // The frames of HTTP/2 are taken as they come.
+        !matches!(self.framing, Framing::Done | Framing::Http2(_))
+            && self.connection.as_ref().is_some_and(|connection| connection.stream.has_data_or_news())
+    }
+
+    /// How much of that is worth asking for: all that is missing, and a byte more, which shows what does not belong
+    /// to the body and that nothing more has come.
+    pub fn expected_bytes(&self, bytes_max: usize) -> usize {
+        match self.known_bytes() {
+            0 => bytes_max,
+            known => known.min(bytes_max),
+        }
+    }
+
+    /// How much is known to be missing still, bytes; 0 where nothing is known.
+    pub fn known_bytes(&self) -> usize {
+        match self.framing {
+            Framing::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).saturating_add(1),
+            _ => 0,
+        }
+    }
+
+    /// A read has appended so many bytes behind `start`; none is the end.
+    fn came(&mut self, count: usize, out: &mut Vec<u8>, start: usize) -> Result<(), Cut> {
+        if count > 0 {
+            self.received_bytes += count as u64;
+            return self.decode(out, start);
+        }
+        if !matches!(self.framing, Framing::Close) {
+            return Err(Cut::Closed);
+        }
+        self.framing = Framing::Done;
+        self.spent = true;
+        Ok(())
     }
 
     /// Takes what lies behind `from` out of its framing, in place.

@@ -7,13 +7,18 @@ use std::rc::Rc;
 
 /// The most of either that wait for the next call.
 const SPARE_MAX: usize = 64;
-/// A buffer larger than this is not kept, bytes.
+/// A buffer larger than this is a large one, bytes.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// The most large buffers that wait for the next body.
+const LARGE_SPARE_MAX: usize = 4;
+/// A buffer larger than this is not kept, bytes.
+const LARGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// What is lent.
 #[derive(Default)]
 pub struct Spare {
     buffers: RefCell<Vec<Vec<u8>>>,
+    large: RefCell<Vec<Vec<u8>>>,
     // Heads are lent in their boxes, so that eight bytes move and not two hundred.
     #[expect(clippy::vec_box)]
     heads: RefCell<Vec<Box<ResponseHead>>>,
@@ -26,10 +31,27 @@ impl Spare {
         self.buffers.borrow_mut().pop().unwrap_or_default()
     }
 
+    /// Makes room for so many bytes behind what a buffer holds; where that is much, in a large buffer.
+    pub fn make_room(&self, buffer: &mut Vec<u8>, bytes: usize) {
+        let wanted = buffer.len() + bytes;
+        if wanted <= buffer.capacity().max(BUFFER_BYTES_MAX) {
+            return buffer.reserve(bytes);
+        }
+        let mut large = self.large.borrow_mut().pop().unwrap_or_default();
+        large.extend_from_slice(buffer);
+        large.reserve(bytes);
+        self.keep_buffer(std::mem::replace(buffer, large));
+    }
+
     /// Takes a buffer back.
     pub fn keep_buffer(&self, mut buffer: Vec<u8>) {
-        let mut buffers = self.buffers.borrow_mut();
-        if (1..=BUFFER_BYTES_MAX).contains(&buffer.capacity()) && buffers.len() < SPARE_MAX {
+        let (most, mut buffers) = match buffer.capacity() {
+            0 => return,
+            1..=BUFFER_BYTES_MAX => (SPARE_MAX, self.buffers.borrow_mut()),
+            ..=LARGE_BYTES_MAX => (LARGE_SPARE_MAX, self.large.borrow_mut()),
+            _ => return,
+        };
+        if buffers.len() < most {
             buffer.clear();
             buffers.push(buffer);
         }
