@@ -11,6 +11,9 @@ use std::io::IoSlice;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// How much of a body that goes to a file is read at once, if it has come, bytes.
+const PIECE_BYTES: usize = 256 * 1024;
+
 /// Is there nothing to read of the body, because all of it is here or there is none? Then it counts as read.
 pub fn is_over(request: &mut Request<'_>, driver: &Driver) -> bool {
     request.body.read |= request.body.length.is_some() && driver.body_is_done() && !driver.continue_is_owed();
@@ -44,6 +47,10 @@ async fn read(request: &mut Request<'_>, driver: &mut Driver) -> Result<(), Body
     {
         buffer_bytes = buffer_bytes.max(length);
     }
+    if request.body.length.is_some_and(|length| length > buffer_bytes as u64) {
+        // Fewer, larger pieces go to the file. Of what the client is slow to fill, the system gives no memory.
+        request.thread.spare.make_room(&mut request.body.memory, PIECE_BYTES);
+    }
     let always_file = *core.client_body_in_file_only != BodyInFile::Off;
     loop {
         let count = driver.read_body(&mut request.body.memory, Deadline::after(pause)).await?;
@@ -61,6 +68,7 @@ async fn read(request: &mut Request<'_>, driver: &mut Driver) -> Result<(), Body
     let empty = always_file && request.body.length.is_none() && request.body.file.is_none();
     if empty || request.body.file.is_some() && !request.body.memory.is_empty() {
         spill(request, &core)?;
+        request.thread.spare.keep_buffer(std::mem::take(&mut request.body.memory));
     }
     request.body.read = true;
     Ok(())

@@ -12,7 +12,7 @@ use std::io::IoSlice;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// How much is read from a client at once while a body comes, bytes.
+/// How much is read from a client at once while a body comes, bytes; more where there is a buffer with room for it.
 const BODY_READ_BYTES: usize = 64 * 1024;
 /// Bodies up to this size are copied behind the head and leave in one write, bytes.
 const JOIN_BYTES_MAX: usize = 16 * 1024;
@@ -162,6 +162,19 @@ impl H1 {
         }
         loop {
             if let Some(count) = self.take_body(out)? {
+                return Poll::Ready(Ok(count));
+            }
+            // What is body for certain goes where it is wanted.
+            if let Incoming::Length(left) = &mut self.body {
+                let room = out.capacity().saturating_sub(out.len()).max(BODY_READ_BYTES);
+                let wanted = usize::try_from(*left).unwrap_or(usize::MAX).min(room);
+                let Ok(count @ 1..) = ready!(self.stream.poll_read_into(cx, out, wanted)) else {
+                    return Poll::Ready(Err(BodyError::Closed));
+                };
+                *left = left.saturating_sub(count as u64);
+                if *left == 0 {
+                    self.body = Incoming::Done;
+                }
                 return Poll::Ready(Ok(count));
             }
             self.make_room(BODY_READ_BYTES);

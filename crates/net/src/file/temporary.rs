@@ -3,13 +3,19 @@
 //! A file is made under a number that no other has, in folders named by the last digits of it (`levels`, so
 //! that no folder grows too large), with mode 0600, and its name is removed at once: whatever happens to the
 //! process, nothing stays on the disk.
+//!
+//! A file without a name is lent again when it is not too large: to write over what is in memory already costs a fifth
+//! of what the system takes for finding new room and giving it back. What an earlier body has left in it, nobody reads:
+//! whoever has a file knows how much was written to it.
 
 use super::FileError;
 use crate::errno::Errno;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{pread, pwritev};
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::IoSlice;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The number of the next file, process-wide. It need not be unpredictable: `O_EXCL` decides.
@@ -21,6 +27,23 @@ const JUMP: u32 = 123_456;
 
 /// How many numbers are tried before giving up.
 const ATTEMPTS_MAX: u32 = 1000;
+
+/// The most files without a name that a thread keeps for the next body.
+const SPARE_FILES_MAX: usize = 4;
+
+/// A file that has become larger than this is not kept, bytes.
+const SPARE_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Spare>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A file that waits for the next body.
+struct Spare {
+    file: Rc<File>,
+    /// The folder in which it had its name.
+    folder: Vec<u8>,
+}
 
 /// A folder for temporary files, with the lengths of the digits that name its sub-folders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +57,13 @@ pub struct TemporaryFolder {
 /// A temporary file, open for reading and writing.
 #[derive(Debug)]
 pub struct TemporaryFile {
-    file: File,
+    file: Rc<File>,
     path: Vec<u8>,
-    /// The name is still there and goes when this does.
-    remove_at_end: bool,
+    /// How much of the path names the folder, bytes.
+    folder_bytes: usize,
+    keep: Keep,
+    /// The furthest that was written, bytes.
+    end: Cell<u64>,
 }
 
 /// What happens to the name of a temporary file.
@@ -70,6 +96,19 @@ impl TemporaryFolder {
 
     /// Makes a file. `No space left on device` and the like come back as they are.
     pub fn create(&self, keep: Keep) -> Result<TemporaryFile, FileError> {
+        let made = |file: Rc<File>, path: Vec<u8>| TemporaryFile {
+            file,
+            path,
+            folder_bytes: self.path.len(),
+            keep,
+            end: Cell::new(0),
+        };
+        if keep == Keep::No
+            && let Some(file) = self.spare()
+        {
+            // A name of its own, although it never had it: messages tell bodies apart by it.
+            return Ok(made(file, self.path_of(NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(1))));
+        }
         let mut step = 1;
         for _ in 0..ATTEMPTS_MAX {
             let number = NEXT.fetch_add(step, Ordering::Relaxed).wrapping_add(step);
@@ -80,13 +119,21 @@ impl TemporaryFolder {
                         // Where it cannot be removed it stays; the body matters more.
                         let _ = rustix::fs::unlink(&path[..]);
                     }
-                    return Ok(TemporaryFile { file, path, remove_at_end: keep == Keep::UntilDropped });
+                    return Ok(made(Rc::new(file), path));
                 }
                 Err(FileError { errno: Errno::EXIST, .. }) => step = JUMP,
                 Err(error) => return Err(error),
             }
         }
         Err(FileError { call: "open()", errno: Errno::EXIST })
+    }
+
+    /// A file of this folder that another body is done with.
+    fn spare(&self) -> Option<Rc<File>> {
+        SPARE.with_borrow_mut(|spare| {
+            let place = spare.iter().rposition(|spare| spare.folder == self.path)?;
+            Some(spare.swap_remove(place).file)
+        })
     }
 
     /// `PATH/4/23/0000001234` for levels `1 2`: each level takes digits from the end.
@@ -149,6 +196,8 @@ impl TemporaryFile {
         let mut parts = parts;
         let mut written = 0;
         IoSlice::advance_slices(&mut parts, 0);
+        // A file that a write has failed on serves nobody else.
+        let end = self.end.replace(u64::MAX);
         let call = if parts.len() > 1 { "pwritev()" } else { "pwrite()" };
         while !parts.is_empty() {
             match pwritev(&self.file, &parts[..parts.len().min(1024)], offset + written) {
@@ -162,6 +211,7 @@ impl TemporaryFile {
                 Err(errno) => return Err(FileError { call, errno }),
             }
         }
+        self.end.set(end.max(offset.saturating_add(written)));
         Ok(written)
     }
 
@@ -179,8 +229,18 @@ impl TemporaryFile {
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        if self.remove_at_end {
-            let _ = rustix::fs::unlink(&self.path[..]);
+        match self.keep {
+            Keep::Yes => {}
+            Keep::UntilDropped => drop(rustix::fs::unlink(&self.path[..])),
+            Keep::No if self.end.get() > SPARE_FILE_BYTES_MAX => {}
+            // A thread that ends keeps nothing.
+            Keep::No => drop(SPARE.try_with(|spare| {
+                let mut spare = spare.borrow_mut();
+                if spare.len() < SPARE_FILES_MAX {
+                    let folder = self.path[..self.folder_bytes].to_vec();
+                    spare.push(Spare { file: self.file.clone(), folder });
+                }
+            })),
         }
     }
 }
@@ -233,13 +293,40 @@ mod tests {
     }
 
     #[test]
+    fn a_file_without_a_name_is_lent_again_under_another() {
+        let folder = folder("again", [1, 0, 0]);
+        folder.prepare(None).expect("it can be made");
+        let inode = |file: &TemporaryFile| rustix::fs::fstat(file.file()).expect("it is open").st_ino;
+        let first = folder.create(Keep::No).expect("there is room");
+        let beside = folder.create(Keep::No).expect("there is room");
+        assert_ne!(inode(&first), inode(&beside), "one body, one file");
+        assert_eq!(first.write_at(&mut [IoSlice::new(b"a secret")], 0), Ok(8));
+        let (first_inode, first_path) = (inode(&first), first.path().to_vec());
+        drop(first);
+        let second = folder.create(Keep::No).expect("there is room");
+        assert_eq!(inode(&second), first_inode);
+        assert_ne!(second.path(), first_path);
+        let elsewhere = TemporaryFolder { levels: [0; 3], ..folder.clone() };
+        drop(second);
+        let named = elsewhere.create(Keep::UntilDropped).expect("there is room");
+        assert_ne!(inode(&named), first_inode, "a file that has a name is a new one");
+        let large = folder.create(Keep::No).expect("there is room");
+        assert_eq!(large.write_at(&mut [IoSlice::new(b"far")], SPARE_FILE_BYTES_MAX), Ok(3));
+        drop((large, beside, named));
+        let after = folder.create(Keep::No).expect("there is room");
+        assert_ne!(inode(&after), first_inode, "a large file is not kept");
+        std::fs::remove_dir_all(std::str::from_utf8(&folder.path).expect("ASCII")).expect("it is ours");
+    }
+
+    #[test]
     fn what_the_system_refuses_is_said() {
         let mut folder = folder("missing", [1, 0, 0]);
         folder.path.extend_from_slice(b"/deeper");
         let error = folder.create(Keep::No).expect_err("what the folder stands in was never made");
         assert_eq!(error.to_string(), "mkdir() failed (2: No such file or directory)");
         let full = File::options().read(true).write(true).open("/dev/full").expect("Linux has it");
-        let file = TemporaryFile { file: full, path: Vec::new(), remove_at_end: false };
+        let (file, path, end) = (Rc::new(full), Vec::new(), Cell::new(0));
+        let file = TemporaryFile { file, path, folder_bytes: 0, keep: Keep::No, end };
         let error = file.write_at(&mut [IoSlice::new(b"x")], 0).expect_err("it is always full");
         assert_eq!(error.to_string(), "pwrite() failed (28: No space left on device)");
     }
