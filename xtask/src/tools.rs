@@ -14,11 +14,7 @@ struct Tool {
 const TOOLS: &[Tool] = &[
     Tool { package: "nginx-light", why: "proves the specs", present: || find_nginx().is_some() },
     Tool { package: "curl", why: "asks over HTTPS", present: || runs("curl", "--version") },
-    Tool {
-        package: "openssl",
-        why: "makes certificates, and asks as OpenSSL does",
-        present: || runs("openssl", "version"),
-    },
+    OPENSSL,
     Tool {
         package: "pebble",
         why: "gives certificates",
@@ -33,6 +29,11 @@ const TOOLS: &[Tool] = &[
     STRACE,
 ];
 
+const OPENSSL: Tool = Tool {
+    package: "openssl",
+    why: "makes certificates, and asks as OpenSSL does",
+    present: || runs("openssl", "version"),
+};
 const NGINX: Tool = Tool {
     package: "nginx-light",
     why: "plays the back ends, and a peer",
@@ -87,6 +88,7 @@ pub fn install_for_bench(haproxy: bool, syscalls: bool, perf: bool) -> Result<()
         (&NGINX, true),
         (&WRK, true),
         (&H2LOAD, true),
+        (&OPENSSL, true),
         (&HAPROXY, haproxy),
         (&STRACE, syscalls),
         (&PERF, perf),

@@ -4,8 +4,11 @@ use super::peer::{Peer, Places, Running};
 use super::process::{cpu_time, memory_kib, watched};
 use super::workload::{Figure, Load, Workload};
 use super::{Sample, h2load, wrk};
+use std::fs::OpenOptions;
 use std::io::{Error, ErrorKind, Read, Result as IoResult, Write};
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,7 +28,8 @@ pub fn measure(peer: &Peer, workload: &Workload, running: &Running, seconds: u32
     let before = cpu_time(&pids);
     let mut sample = match workload.load {
         Load::Wrk { connections, path, close, script } => {
-            wrk::run(&format!("http://{listen}{path}"), connections, close, script, seconds)?
+            let url = format!("{}://{listen}{path}", workload.scheme());
+            wrk::run(&url, connections, close, script, seconds)?
         }
         Load::H2 { connections, streams, path } => {
             h2load::run(&format!("http://{listen}{path}"), connections, streams, seconds)?
@@ -266,5 +270,19 @@ pub fn make_files(places: &Places) -> Result<(), String> {
         let text: Vec<u8> = line.iter().copied().cycle().take(bytes).collect();
         std::fs::write(places.files.join(name), text).map_err(in_words)?;
     }
-    Ok(())
+    make_certificate(&places.certificate)
+}
+
+/// A certificate with its key in one file: ECDSA on P-256, which is what most servers have by now.
+fn make_certificate(path: &Path) -> Result<(), String> {
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    command.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+    command.arg("-keyout").arg(path).arg("-out").arg("-");
+    let output = command.output().map_err(|e| format!("openssl: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("openssl said: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    let mut file = OpenOptions::new().append(true).open(path).map_err(in_words)?;
+    file.write_all(&output.stdout).map_err(in_words)
 }

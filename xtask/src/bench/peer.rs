@@ -108,6 +108,8 @@ pub struct Places {
     pub run: PathBuf,
     /// The files that are served.
     pub files: PathBuf,
+    /// A certificate and its key.
+    pub certificate: PathBuf,
     /// The server.
     pub listen: String,
     /// The two fast back ends.
@@ -125,7 +127,17 @@ impl Places {
     pub fn new(run: PathBuf) -> Self {
         let place = || format!("127.0.0.1:{}", free_port());
         let files = run.join("files");
-        Self { run, files, listen: place(), origin: place(), origin2: place(), sink: place(), slow: place() }
+        let certificate = run.join("certificate.pem");
+        Self {
+            run,
+            files,
+            certificate,
+            listen: place(),
+            origin: place(),
+            origin2: place(),
+            sink: place(),
+            slow: place(),
+        }
     }
 
     /// The same back ends with a folder and a port for one server.
@@ -140,9 +152,11 @@ impl Places {
 pub fn fill(text: &str, places: &Places, more: &[(&str, &str)]) -> String {
     let run = places.run.display().to_string();
     let files = places.files.display().to_string();
+    let certificate = places.certificate.display().to_string();
     let known = [
         ("run", run.as_str()),
         ("files", &files),
+        ("certificate", &certificate),
         ("listen", &places.listen),
         ("origin", &places.origin),
         ("origin2", &places.origin2),

@@ -31,6 +31,13 @@ pub enum Figure {
     Balance,
 }
 
+impl Workload {
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if matches!(self.conf, Conf::File("tls")) { "https" } else { "http" }
+    }
+}
+
 impl Figure {
     /// Its name in the JSON.
     pub fn name(self) -> &'static str {
@@ -169,6 +176,14 @@ pub static WORKLOADS: &[Workload] = &[
         "h2-proxy",
         Load::H2 { connections: 16, streams: 10, path: "/small" },
     ),
+    cpu(
+        "tls-handshake",
+        "full TLS handshake and one small answer",
+        "tls",
+        Load::Wrk { connections: 16, path: "/ok", close: true, script: None },
+    ),
+    cpu("tls-proxy", "small proxied answer over TLS, keep-alive", "tls", get("/small", 64)),
+    cpu("tls-64k", "file of 64 KB over TLS", "tls", get("/files/64k", 32)),
     cpu("static-1k", "file of 1 KB", "static", get("/1k", 64)),
     cpu("static-100k", "file of 100 KB", "static", get("/100k", 32)),
     cpu("return", "answer from the configuration", "return", get("/", 64)),
