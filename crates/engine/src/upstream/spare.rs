@@ -45,12 +45,12 @@ impl Spare {
 
     /// Takes a buffer back.
     pub fn keep_buffer(&self, mut buffer: Vec<u8>) {
-        let (most, mut buffers) = match buffer.capacity() {
-            0 => return,
-            1..=BUFFER_BYTES_MAX => (SPARE_MAX, self.buffers.borrow_mut()),
-            ..=LARGE_BYTES_MAX => (LARGE_SPARE_MAX, self.large.borrow_mut()),
-            _ => return,
-        };
+        if !(1..=LARGE_BYTES_MAX).contains(&buffer.capacity()) {
+            return;
+        }
+        let is_large = buffer.capacity() > BUFFER_BYTES_MAX;
+        let most = if is_large { LARGE_SPARE_MAX } else { SPARE_MAX };
+        let mut buffers = if is_large { &self.large } else { &self.buffers }.borrow_mut();
         if buffers.len() < most {
             buffer.clear();
             buffers.push(buffer);
