@@ -12,7 +12,7 @@ use crate::h2::H2;
 use crate::head;
 use h1::Incoming;
 use http::{Fields, Status};
-use net::stream::StreamError;
+use net::stream::{Stream, StreamError};
 use net::timer::{Deadline, Timer};
 use std::task::{Context, Poll};
 
@@ -252,6 +252,17 @@ impl Driver {
             Driver::H1(h1) => h1.join(bytes),
             Driver::H2(h2) => h2.join(bytes),
             Driver::Memory(_) => None,
+        }
+    }
+
+    /// The client's connection, where bytes of the body may go into it as they are: nothing waits to be sent before
+    /// them, and nothing is to be put around them.
+    pub fn bare_stream(&mut self) -> Option<&mut Stream> {
+        match self {
+            Driver::H1(h1) if h1.output.is_empty() && !h1.chunked && h1.stream.is_plain() => {
+                Some(&mut h1.stream)
+            }
+            _ => None,
         }
     }
 

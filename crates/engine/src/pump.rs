@@ -195,6 +195,11 @@ pub fn send_deadline(request: &Request<'_>) -> Deadline {
     Deadline::between(Duration::from_millis(request.plan.core.send_timeout.0))
 }
 
+/// Is there no rate to keep?
+pub fn is_unlimited(request: &mut Request<'_>) -> bool {
+    rate(request).is_none()
+}
+
 /// Sends a small piece without waiting; false where it is too large for that, or where there is a rate to keep.
 pub fn send_at_once(request: &mut Request<'_>, driver: &mut Driver, bytes: &[u8]) -> bool {
     let joined = if rate(request).is_none() { driver.join(bytes) } else { None };

@@ -454,6 +454,11 @@ impl Stream {
         }
     }
 
+    /// Does nothing stand between the socket and the application's bytes?
+    pub fn is_plain(&self) -> bool {
+        matches!(self.layer, Layer::Plain)
+    }
+
     pub(crate) fn or_timed_out<T>(
         &mut self,
         cx: &mut Context<'_>,

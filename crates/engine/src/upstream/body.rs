@@ -20,6 +20,7 @@ use conf::Level;
 use net::errno::ErrnoMessage;
 use net::file::FileError;
 use net::file::temporary::TemporaryFolder;
+use net::splice::SpliceError;
 use net::stream::StreamError;
 use net::timer::{Deadline, Timer};
 use std::future::{Future, poll_fn};
@@ -34,6 +35,9 @@ const READ_BYTES: usize = 16 * 1024;
 const GATHERED_BYTES_MIN: usize = 80 * 1024;
 /// See [`GATHERED_BYTES_MIN`].
 const GATHERED_BYTES_MAX: usize = 256 * 1024;
+
+/// After so many fillings of a pipe in a row others have their turn.
+const MOVES_MAX: usize = 4;
 
 /// The rest of an upstream's answer.
 pub struct UpstreamBody {
@@ -251,6 +255,7 @@ impl UpstreamBody {
         }
         let mut piece = Vec::new();
         let mut gathered_bytes_max = GATHERED_BYTES_MIN;
+        let mut kept_up = true;
         loop {
             self.retire(request.thread);
             self.tell(request);
@@ -262,12 +267,18 @@ impl UpstreamBody {
                 if self.incoming.is_over() {
                     break;
                 }
-                self.wait(request, driver, &mut piece, gathered_bytes_max).await?;
+                let moving = kept_up && transforms.is_empty() && self.is_movable(request, driver);
+                if !moving || !self.move_on(request, driver, &mut piece).await? {
+                    self.wait(request, driver, &mut piece, gathered_bytes_max, moving).await?;
+                }
+                if piece.is_empty() {
+                    continue;
+                }
             }
             let filled = self.gather(request.thread, &mut piece, gathered_bytes_max);
             self.retire(request.thread);
             self.cut_out(&mut piece);
-            let kept_up = if transforms.is_empty() && pump::send_at_once(request, driver, &piece) {
+            kept_up = if transforms.is_empty() && pump::send_at_once(request, driver, &piece) {
                 true
             } else {
                 self.send(request, driver, transforms, &mut piece).await?
@@ -283,6 +294,59 @@ impl UpstreamBody {
             return Ok(());
         }
         Box::pin(pump::transform(request, driver, transforms, None)).await
+    }
+
+    /// May what comes go to the client in a pipe, past us?
+    fn is_movable(&self, request: &mut Request<'_>, driver: &mut Driver) -> bool {
+        self.incoming.movable_bytes() > 0
+            && self.rate == 0
+            && self.window.is_none()
+            && pump::is_unlimited(request)
+            && driver.bare_stream().is_some()
+            && request.thread.spare.has_pipe()
+    }
+
+    /// Moves to the client what is there, past us; what the client does not take at once is the next piece. False where
+    /// nothing was there.
+    async fn move_on(
+        &mut self,
+        request: &mut Request<'_>,
+        driver: &mut Driver,
+        piece: &mut Vec<u8>,
+    ) -> Result<bool, Broken> {
+        for turn in 0..MOVES_MAX {
+            if !self.incoming.may_have_more() {
+                return Ok(turn > 0);
+            }
+            let (Some(client), Some(mut pipe)) = (driver.bare_stream(), request.thread.spare.pipe()) else {
+                return Ok(turn > 0);
+            };
+            let moved = match self.incoming.move_at_hand(&mut pipe, client, piece) {
+                Ok(moved) => moved,
+                Err(SpliceError::Write(error)) => return Err(Broken::Client(error)),
+                Err(SpliceError::Read(error)) => {
+                    self.cut = Some(Cut::Failed(error.errno()));
+                    return Ok(true);
+                }
+                Err(SpliceError::Pipe(errno)) => {
+                    request
+                        .log_error(Level::Alert, format_args!("splice() failed ({})", ErrnoMessage(errno)));
+                    return Err(Broken::Source);
+                }
+            };
+            request.thread.spare.keep_pipe(pipe);
+            let Some(moved) = moved else { return Ok(turn > 0) };
+            request.sent_bytes += moved.passed as u64;
+            if moved.taken == 0 {
+                self.cut = Some(Cut::Closed);
+            }
+            if moved.taken == 0 || !piece.is_empty() || self.incoming.movable_bytes() == 0 {
+                return Ok(true);
+            }
+        }
+        // Others have their turn.
+        tokio::task::yield_now().await;
+        Ok(true)
     }
 
     /// Takes what more is there already, so that all of it leaves in one write. True where there may be still more.
@@ -310,13 +374,15 @@ impl UpstreamBody {
         piece.len() >= bytes_max
     }
 
-    /// Waits for bytes from the upstream, while what the client has not got yet leaves and the client is watched.
+    /// Waits for bytes from the upstream, which are not read where they are to be moved, while what the client has not
+    /// got yet leaves and the client is watched.
     async fn wait(
         &mut self,
         request: &mut Request<'_>,
         driver: &mut Driver,
         piece: &mut Vec<u8>,
         bytes_max: usize,
+        moving: bool,
     ) -> Result<(), Broken> {
         // Where nothing is known of what comes, more is gathered later, when it is known that there is much.
         let bytes_max =
@@ -330,7 +396,11 @@ impl UpstreamBody {
                 Poll::Ready(allowed) => allowed.min(bytes_max),
                 Poll::Pending => 0,
             };
-            if allowed > 0 {
+            if moving {
+                if let Poll::Ready(stirred) = self.incoming.poll_stirred(cx) {
+                    return Poll::Ready(stirred.map_err(End::Upstream));
+                }
+            } else if allowed > 0 {
                 if self.incoming.may_have_more() {
                     thread.spare.make_room(piece, allowed);
                 }

@@ -8,12 +8,19 @@ use crate::driver::{BodyError, Driver};
 use http::h2::{BodyState, Event};
 use http::{ChunkedDecoder, Fields, ResponseFraming};
 use net::errno::Errno;
+use net::splice::{Moved, Pipe, SpliceError};
+use net::stream::Stream;
 use net::timer::Deadline;
 use std::borrow::Cow;
 use std::task::{Context, Poll, Waker, ready};
 
 /// The most a response's trailers may take, bytes.
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
+
+/// The least that is worth a pipe, bytes.
+const MOVED_BYTES_MIN: u64 = 128 * 1024;
+/// What of a body is read at last, bytes.
+const READ_LAST_BYTES: u64 = 16 * 1024;
 
 /// A body on its way from an upstream.
 pub(super) struct Incoming {
@@ -298,6 +305,44 @@ impl Incoming {
             Ok(Some(count)) => self.came(count, out, start).map(|()| true),
             Err(error) => Err(Cut::Failed(error.errno())),
         }
+    }
+
+    /// Moves what of a large body is there to the client's connection, without waiting and without looking at it; what
+    /// that does not take is appended to `rest`. None: nothing is there. The last bytes are left for reading, which sees
+    /// what does not belong to the body.
+    pub fn move_at_hand(
+        &mut self,
+        pipe: &mut Pipe,
+        to: &mut Stream,
+        rest: &mut Vec<u8>,
+    ) -> Result<Option<Moved>, SpliceError> {
+        let bytes_max = self.movable_bytes();
+        let (Some(connection), Framing::Length(left)) = (&mut self.connection, &mut self.framing) else {
+            return Ok(None);
+        };
+        let moved = pipe.move_at_hand(&mut connection.stream, to, bytes_max, rest)?;
+        let count = moved.map_or(0, |moved| moved.taken as u64);
+        *left = left.saturating_sub(count);
+        self.received_bytes += count;
+        self.body_bytes += count;
+        Ok(moved)
+    }
+
+    /// How much may go past us in a pipe, bytes; 0 where that is not worth it.
+    pub fn movable_bytes(&self) -> usize {
+        let plain = self.connection.as_ref().is_some_and(|connection| connection.stream.is_plain());
+        match self.framing {
+            Framing::Length(left) if plain && left >= MOVED_BYTES_MIN + READ_LAST_BYTES => {
+                usize::try_from(left - READ_LAST_BYTES).unwrap_or(usize::MAX)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Ready once more of the body may be there.
+    pub fn poll_stirred(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(Err(Cut::Closed)) };
+        connection.stream.poll_stirred(cx, Deadline::NONE).map_err(|error| Cut::Failed(error.errno()))
     }
 
     /// May more of the body be there already?

@@ -2,6 +2,7 @@
 
 use http::ResponseHead;
 use net::file::Opened;
+use net::splice::Pipe;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -19,6 +20,8 @@ const LARGE_BYTES_MAX: usize = 1024 * 1024;
 pub struct Spare {
     buffers: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
+    /// For bodies that go from socket to socket; made for the first of them.
+    pipe: RefCell<Option<Pipe>>,
     // Heads are lent in their boxes, so that eight bytes move and not two hundred.
     #[expect(clippy::vec_box)]
     heads: RefCell<Vec<Box<ResponseHead>>>,
@@ -78,6 +81,25 @@ impl Spare {
             opened.file = None;
             files.push(file);
         }
+    }
+
+    /// Is there an empty pipe, or can there be one?
+    pub fn has_pipe(&self) -> bool {
+        let mut pipe = self.pipe.borrow_mut();
+        if pipe.is_none() {
+            *pipe = Pipe::new().ok();
+        }
+        pipe.is_some()
+    }
+
+    /// The pipe. Whoever has left nothing in it gives it back.
+    pub fn pipe(&self) -> Option<Pipe> {
+        self.pipe.borrow_mut().take()
+    }
+
+    /// Takes the pipe back.
+    pub fn keep_pipe(&self, pipe: Pipe) {
+        *self.pipe.borrow_mut() = Some(pipe);
     }
 
     /// A clear head.
