@@ -1,6 +1,6 @@
 //! What the tests need from the machine, installed with apt where that is possible.
 
-use crate::spec::{find_in_path, find_nginx};
+use crate::spec::{find_in_path, find_nginx, root};
 use crate::test::is_ci;
 use std::process::Command;
 
@@ -27,6 +27,17 @@ const TOOLS: &[Tool] = &[
         present: || runs("node", "--version"),
     },
     STRACE,
+    H2LOAD,
+    Tool {
+        package: "chromium",
+        why: "is a browser that speaks HTTP/2",
+        present: || runs("chromium", "--version"),
+    },
+    Tool {
+        package: "python3-venv",
+        why: "gets the gRPC library of Python a place of its own",
+        present: || has_python("import ensurepip, venv"),
+    },
 ];
 
 const OPENSSL: Tool = Tool {
@@ -34,6 +45,10 @@ const OPENSSL: Tool = Tool {
     why: "makes certificates, and asks as OpenSSL does",
     present: || runs("openssl", "version"),
 };
+
+/// Where Python has the gRPC library, below the workspace.
+const GRPC_FOLDER: &str = "target/grpc";
+
 const NGINX: Tool = Tool {
     package: "nginx-light",
     why: "plays the back ends, and a peer",
@@ -44,7 +59,7 @@ const HAPROXY: Tool =
 const WRK: Tool = Tool { package: "wrk", why: "makes the load", present: || find_in_path("wrk").is_some() };
 const H2LOAD: Tool = Tool {
     package: "nghttp2-client",
-    why: "makes the load of HTTP/2",
+    why: "makes load over HTTP/2",
     present: || find_in_path("h2load").is_some(),
 };
 const STRACE: Tool = Tool { package: "strace", why: "counts system calls", present: || runs("strace", "-V") };
@@ -75,11 +90,36 @@ pub fn install_for_compat() -> Result<(), String> {
 /// Installs what the tests need, or says what cannot be installed.
 pub fn install() -> Result<(), String> {
     let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !(tool.present)()).collect();
+    if !missing.is_empty() {
+        install_missing(&missing)?;
+    }
+    install_grpc()?;
     if missing.is_empty() {
         println!("   all is here");
+    }
+    Ok(())
+}
+
+/// Gives Python the gRPC library in a folder of our own: Debian's is too old to be what people use.
+fn install_grpc() -> Result<(), String> {
+    let folder = root().join(GRPC_FOLDER);
+    let python = folder.join("bin/python");
+    let is_there =
+        || Command::new(&python).args(["-c", "import grpc"]).output().is_ok_and(|o| o.status.success());
+    if is_there() {
         return Ok(());
     }
-    install_missing(&missing)
+    println!("   missing: grpcio (calls, and is called)");
+    let _ = Command::new("python3").args(["-m", "venv"]).arg(&folder).status();
+    let _ = Command::new(&python).args(["-m", "pip", "install", "--quiet", "grpcio"]).status();
+    match is_there() {
+        true => Ok(()),
+        false if is_ci() => Err("cannot install grpcio".to_owned()),
+        false => {
+            println!("   LEFT OUT: grpcio of Python could not be installed");
+            Ok(())
+        }
+    }
 }
 
 /// Installs what a bench needs.
@@ -138,6 +178,10 @@ fn runs(program: &str, argument: &str) -> bool {
 fn has_perl(module: &str) -> bool {
     let loaded = Command::new("perl").arg(format!("-M{module}")).args(["-e", "1"]).output();
     loaded.is_ok_and(|output| output.status.success())
+}
+
+fn has_python(statement: &str) -> bool {
+    Command::new("python3").args(["-c", statement]).output().is_ok_and(|output| output.status.success())
 }
 
 fn is_root() -> bool {
