@@ -170,7 +170,7 @@ fn run_file(suite: &Path, name: &str, nginx: &Path) -> Result<(State, String), S
         command.env("TEST_NGINX_UNSAFE", "1");
     }
     if speaks_http2(&suite.join(name)) {
-        command.arg(format!("-I{}", root().join("compat/perl").display())).args(["-Ilib", "-MHpackPadding"]);
+        command.arg(format!("-I{}", root().join("compat/perl").display())).args(["-Ilib", "-MKeepsRules"]);
     }
     let mut child = command
         .args(["-Ilib", name])

@@ -27,11 +27,17 @@ impl Direction {
         Direction { buffer: first, sent: 0, ended: false, total: 0 }
     }
 
-    /// Moves what can be moved now; ready with an error, pending otherwise. Sets `ended` at the end.
-    fn poll(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<Result<(), Errno>> {
+    /// Moves what can be moved now from one side to the other. Ready at the end, pending otherwise.
+    fn poll<Ends>(
+        &mut self,
+        cx: &mut Context<'_>,
+        ends: &mut Ends,
+        read: impl Fn(&mut Ends, &mut Context<'_>, &mut Vec<u8>) -> Poll<Result<usize, Errno>>,
+        write: impl Fn(&mut Ends, &mut Context<'_>, &[u8]) -> Poll<Result<usize, Errno>>,
+    ) -> Poll<Result<(), Errno>> {
         loop {
             while self.sent < self.buffer.len() {
-                match to.poll_writev(cx, &[IoSlice::new(&self.buffer[self.sent..])]) {
+                match write(ends, cx, &self.buffer[self.sent..]) {
                     Poll::Ready(Ok(count)) => {
                         self.sent += count;
                         self.total += count as u64;
@@ -45,7 +51,7 @@ impl Direction {
             if self.ended {
                 return Poll::Ready(Ok(()));
             }
-            match from.poll_read_into(cx, &mut self.buffer, TUNNEL_BYTES) {
+            match read(ends, cx, &mut self.buffer) {
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -55,12 +61,34 @@ impl Direction {
     }
 }
 
+/// Both ends of a tunnel.
+struct Ends<'t> {
+    client: &'t mut Driver,
+    upstream: Stream,
+}
+
+impl Ends<'_> {
+    fn read_client(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<usize, Errno>> {
+        match &mut *self.client {
+            Driver::H1(h1) => h1.stream.poll_read_into(cx, out, TUNNEL_BYTES),
+            other => other.poll_read_body(cx, out).map_err(|_| Errno::CONNRESET),
+        }
+    }
+
+    fn write_client(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Errno>> {
+        match &mut *self.client {
+            Driver::H1(h1) => h1.stream.poll_writev(cx, &[IoSlice::new(bytes)]),
+            other => other.poll_send(cx, bytes).map_ok(|(count, _)| count),
+        }
+    }
+}
+
 /// Joins the client and an upstream until either side ends or both are silent for too long.
 /// `first` is what the upstream sent behind its head.
 pub async fn tunnel(
     request: &mut Request<'_>,
     driver: &mut Driver,
-    mut upstream: Stream,
+    upstream: Stream,
     first: Vec<u8>,
     silence: Duration,
 ) -> Result<(), Broken> {
@@ -68,16 +96,29 @@ pub async fn tunnel(
     if request.plan.core.tcp_nodelay.0 {
         driver.be_prompt();
     }
-    let Driver::H1(client) = driver else { return Ok(()) };
-    let ahead = client.pending().to_vec();
-    client.consumed = client.input.len();
+    let mut ahead = Vec::new();
+    match driver {
+        Driver::H1(client) => {
+            ahead.extend_from_slice(client.pending());
+            client.consumed = client.input.len();
+        }
+        Driver::H2(_) => {}
+        // Nobody is behind a subrequest.
+        Driver::Memory(_) => return Ok(()),
+    }
     let mut down = Direction::new(first);
     let mut up = Direction::new(ahead);
     let mut deadline = Deadline::after(silence);
     let mut moved = 0;
+    let mut ends = Ends { client: driver, upstream };
     poll_fn(|cx| {
-        let client_side = up.poll(cx, &mut client.stream, &mut upstream);
-        let upstream_side = down.poll(cx, &mut upstream, &mut client.stream);
+        let client_side = up.poll(cx, &mut ends, Ends::read_client, |ends, cx, bytes| {
+            ends.upstream.poll_writev(cx, &[IoSlice::new(bytes)])
+        });
+        let read = |ends: &mut Ends<'_>, cx: &mut Context<'_>, out: &mut Vec<u8>| {
+            ends.upstream.poll_read_into(cx, out, TUNNEL_BYTES)
+        };
+        let upstream_side = down.poll(cx, &mut ends, read, Ends::write_client);
         if client_side.is_ready() || upstream_side.is_ready() {
             return Poll::Ready(());
         }
@@ -85,7 +126,7 @@ pub async fn tunnel(
             moved = up.total + down.total;
             deadline = Deadline::after(silence);
         }
-        client.stream.poll_expired(cx, deadline)
+        ends.client.poll_expired(cx, deadline)
     })
     .await;
     request.sent_bytes += down.total;

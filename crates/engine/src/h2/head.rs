@@ -1,5 +1,6 @@
 //! The response's head in HTTP/2 form, its fields in nginx's order.
 
+use super::websocket;
 use crate::Request;
 use crate::head::complete_location;
 use crate::variables::content_type;
@@ -12,7 +13,7 @@ pub(super) fn encode(request: &mut Request<'_>, codec: &mut Connection, stream: 
     complete_location(request);
     let response = &request.response;
     let mut head = codec.begin_head(stream);
-    head.status(response.status.as_sent().0);
+    head.status(websocket::status(request).0);
     if !response.server_given {
         head.field(b"server", request.thread.server_name(*request.plan.core.server_tokens).as_bytes());
     }
@@ -40,7 +41,8 @@ pub(super) fn encode(request: &mut Request<'_>, codec: &mut Connection, stream: 
         head.field(b"location", &response.location);
     }
     for (name, value) in response.fields.iter() {
-        if !is_about_connections(name) {
+        let of_handshake = response.upgraded && name.eq_ignore_ascii_case(websocket::ACCEPT);
+        if !is_about_connections(name) && !of_handshake {
             head.field(name, value);
         }
     }

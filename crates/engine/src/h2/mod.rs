@@ -11,6 +11,7 @@
 mod head;
 mod request;
 mod stream;
+pub(crate) mod websocket;
 
 pub use stream::H2;
 
@@ -24,7 +25,7 @@ use http::HeadOptions;
 use http::h2::{Connection, ErrorCode, Event, Heads, Limits, PREFACE};
 use net::errno::Errno;
 use net::stream::{Stream, StreamError};
-use net::timer::Deadline;
+use net::timer::{Deadline, Timer};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -35,8 +36,8 @@ use std::time::Duration;
 
 /// How much is read at once, bytes.
 const READ_BYTES: usize = 16 * 1024 + 512;
-/// What may wait to be written on a connection, bytes.
-const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// What may wait to be written on a connection, bytes: a first window of bodies, and their heads.
+const OUTPUT_BYTES_MAX: usize = 72 * 1024;
 /// What the streams of a connection may hold of bodies that nobody reads, bytes.
 const CONNECTION_WINDOW_BYTES_MAX: u32 = 4 << 20;
 
@@ -139,7 +140,9 @@ pub async fn serve(thread: &Rc<Thread>, facts: Facts, mut stream: Stream, ahead:
         read_end: Deadline::after(header_timeout),
         write_end: Deadline::NONE,
         idle_end: Deadline::NONE,
+        undisturbed: Deadline::PASSED,
         was_busy: false,
+        given_up: false,
         failed: false,
     };
     let end = task.run(snapshot).await;
@@ -157,7 +160,7 @@ fn settings(core: &crate::core::ServerCore) -> (Limits, HeadOptions) {
         header_list_bytes_max: buffers.size_bytes.saturating_mul(buffers.count),
         output_bytes_max: OUTPUT_BYTES_MAX,
     };
-    (limits, crate::connection::head_options(core))
+    (limits, HeadOptions { allow_extended_connect: true, ..crate::connection::head_options(core) })
 }
 
 /// What a wait of the connection's task ended with.
@@ -202,7 +205,11 @@ struct Task<'t> {
     write_end: Deadline,
     /// Until when another request must come.
     idle_end: Deadline,
+    /// Until then also when the server stops or runs out of connections: `keepalive_min_timeout`.
+    undisturbed: Deadline,
     was_busy: bool,
+    /// The rest of the frame under way is not waited for any more.
+    given_up: bool,
     /// The client broke a rule; nothing more is read.
     failed: bool,
 }
@@ -210,20 +217,33 @@ struct Task<'t> {
 impl Task<'_> {
     async fn run(&mut self, mut snapshot: Arc<Snapshot>) -> End {
         loop {
-            if self.thread.is_stopping() {
+            let patient = self.core.keepalive_min_timeout.0 > 0;
+            if self.thread.is_stopping() && (!patient || !self.was_busy && self.undisturbed.has_passed()) {
                 self.shared.codec.borrow_mut().go_away();
             }
+            let thread = self.thread;
             let turn = if self.was_busy {
-                let thread = self.thread;
                 let stopped = async {
-                    if thread.is_stopping() { std::future::pending().await } else { thread.stopped().await }
+                    if patient || thread.is_stopping() {
+                        std::future::pending().await
+                    } else {
+                        thread.stopped().await
+                    }
                 };
                 race(poll_fn(|cx| self.poll_turn(cx, &mut snapshot)), stopped).await
             } else {
-                let thread = self.thread;
                 let _idle = thread.count_idle();
-                let mut dismissed = thread.dismissed();
-                race(poll_fn(|cx| self.poll_turn(cx, &mut snapshot)), poll_fn(|cx| dismissed.poll(cx))).await
+                let undisturbed = self.undisturbed;
+                let dismissed = async {
+                    if patient && !undisturbed.has_passed() {
+                        Timer::new().sleep(undisturbed).await;
+                    }
+                    if !thread.is_stopping() {
+                        let mut dismissed = thread.dismissed();
+                        poll_fn(|cx| dismissed.poll(cx)).await;
+                    }
+                };
+                race(poll_fn(|cx| self.poll_turn(cx, &mut snapshot)), dismissed).await
             };
             match turn {
                 First::Left(Turn::Changed) => {}
@@ -293,11 +313,12 @@ impl Task<'_> {
             if self.failed || !shared.codec.borrow().has_output_room() {
                 break;
             }
-            match self.stream.poll_read_into(cx, &mut self.input, READ_BYTES) {
+            match self.poll_read(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => return Poll::Ready(Turn::Ended(End::Closed)),
                 Poll::Ready(Ok(_)) => {
                     self.fresh = true;
+                    self.given_up = false;
                     self.read_end = Deadline::after(self.header_timeout);
                 }
                 Poll::Ready(Err(errno)) => return Poll::Ready(Turn::Ended(End::Broken(errno))),
@@ -316,13 +337,14 @@ impl Task<'_> {
         if busy != self.was_busy {
             self.was_busy = busy;
             if !busy {
-                self.idle_end =
-                    Deadline::after(Duration::from_millis(self.core.keepalive_timeout.milliseconds));
+                self.rest();
             }
             cx.waker().wake_by_ref();
             return Poll::Ready(Turn::Changed);
         }
-        let reading = !self.input.is_empty() || !self.shared.codec.borrow().has_settings();
+        let awaited = !self.input.is_empty() || self.shared.codec.borrow().awaits_continuation();
+        let partial = awaited && !self.given_up;
+        let reading = partial || !self.shared.codec.borrow().has_settings();
         let deadline = if has_output {
             self.write_end
         } else if reading {
@@ -333,6 +355,14 @@ impl Task<'_> {
             self.idle_end
         };
         ready!(self.stream.poll_expired(cx, deadline));
+        if partial && !has_output && self.shared.codec.borrow_mut().give_up_frame(&self.input) {
+            self.given_up = true;
+            self.log(format_args!("client timed out (110: Connection timed out)"));
+            if self.idle_end == Deadline::NONE {
+                self.rest();
+            }
+            return Poll::Ready(Turn::Changed);
+        }
         if reading && !has_output && !self.failed {
             // Half a frame, or no SETTINGS: the client is told why, and that ends the connection.
             self.fail(ErrorCode::PROTOCOL_ERROR, "client timed out (110: Connection timed out)");
@@ -344,6 +374,32 @@ impl Task<'_> {
         // No request has come for too long: the client is told, and that ends the connection.
         self.shared.codec.borrow_mut().go_away();
         Poll::Ready(Turn::Changed)
+    }
+
+    /// The last request has ended: from now on another is waited for, without the buffers that it took.
+    fn rest(&mut self) {
+        let least_ms = self.core.keepalive_min_timeout.0;
+        let after = |ms| Deadline::after(Duration::from_millis(ms));
+        self.idle_end = after(self.core.keepalive_timeout.milliseconds.max(least_ms));
+        self.undisturbed = if least_ms > 0 { after(least_ms) } else { Deadline::PASSED };
+        if self.input.is_empty() {
+            self.thread.spare.keep_buffer(std::mem::take(&mut self.input));
+        }
+        let mut codec = self.shared.codec.borrow_mut();
+        if codec.output.is_empty() {
+            self.thread.spare.keep_buffer(std::mem::take(&mut codec.output));
+        }
+    }
+
+    /// Reads more; a connection at rest takes a buffer when there is something to read.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
+        if self.input.capacity() == 0 {
+            if let Err(error) = ready!(self.stream.poll_stirred(cx, Deadline::NONE)) {
+                return Poll::Ready(Err(error.errno()));
+            }
+            self.input = self.thread.spare.buffer();
+        }
+        self.stream.poll_read_into(cx, &mut self.input, READ_BYTES)
     }
 
     /// Writes what waits; pending while something is left.

@@ -1,6 +1,6 @@
 //! One request of an HTTP/2 connection, from its head to its end, in a task of its own.
 
-use super::{H2, Shared};
+use super::{H2, Shared, websocket};
 use crate::Request;
 use crate::connection::{Facts, prepare, site_for};
 use crate::driver::Driver;
@@ -89,7 +89,7 @@ async fn run(begun: Begun) {
         }
         None => {
             prepare(&mut request, listener);
-            crate::tls::refusal(&mut request, listener)
+            crate::tls::refusal(&mut request, listener).or_else(|| websocket::begin(&mut request))
         }
     };
     let mut driver = Driver::H2(Box::new(H2::new(running.shared.clone(), running.stream)));

@@ -1,7 +1,7 @@
 //! One row for each rule about frames, streams and settings: what the client sends, and what it is told.
 
 use super::frames::*;
-use super::peer::Server;
+use super::peer::{Server, summary};
 use http::HeadOptions;
 use http::h2::frame::{kind, setting};
 use http::h2::{Limits, PREFACE};
@@ -454,4 +454,21 @@ fn streams_behind_our_goaway_are_not_looked_at() {
     assert_eq!(server.log, ["1 POST / HTTP/2.0"]);
     server.answer(1, 200);
     assert_eq!(server.connection.streams(), 0);
+}
+
+#[test]
+fn a_head_that_does_not_come_whole_is_given_up() {
+    let mut server = Server::new(Limits::default());
+    let whole = get(1);
+    assert!(server.connection.give_up_frame(&whole[..20]));
+    server.feed(&whole);
+    assert_eq!(server.log, [""; 0], "the rest of it is no request any more");
+    server.feed(&headers(3, END_STREAM, GET));
+    assert!(server.connection.give_up_frame(b""), "nor one whose CONTINUATION does not come");
+    server.feed(&continuation(3, END_HEADERS, "x: y"));
+    assert_eq!(summary(&server.written), ["RST_STREAM 1", "RST_STREAM 3"]);
+    server.feed(&post(5));
+    assert!(server.connection.give_up_frame(&data(5, 0, b"abc")[..10]), "a body has a limit of its own");
+    assert!(!server.connection.give_up_frame(&ping(0)[..12]));
+    assert!(!server.connection.give_up_frame(&get(7)[..5]), "nobody knows what this is");
 }

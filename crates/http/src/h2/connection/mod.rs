@@ -280,6 +280,26 @@ impl Connection {
         Ok(Some((whole, self.frame(header, payload, heads)?)))
     }
 
+    /// The rest of the frame at the start of `input` does not come in time. True: the connection goes on, either because the
+    /// frame is one of a body, whose request has a limit of its own, or because the stream that it was to open is reset.
+    pub fn give_up_frame(&mut self, input: &[u8]) -> bool {
+        let id = match (FrameHeader::parse(input), self.block) {
+            (_, Some(block)) => block.stream,
+            (Some(header), None) if header.kind == kind::HEADERS => header.stream,
+            (Some(header), None) => return header.kind == kind::DATA && self.place(header.stream).is_some(),
+            (None, None) => return false,
+        };
+        let is_new = self.place(id).is_none() && self.closed_by(id).is_none() && id % 2 == 1;
+        if self.role == Role::Client || !is_new || self.count_broken_stream().is_err() {
+            return false;
+        }
+        // What comes of it later is only decoded, to keep the tables of both sides equal.
+        self.last_peer_stream = self.last_peer_stream.max(id);
+        self.remember(id, ClosedBy::Us);
+        self.write_reset(id, ErrorCode::PROTOCOL_ERROR);
+        true
+    }
+
     /// Is there room for what the next frame may cause? While there is not, nothing should be read.
     pub fn has_output_room(&self) -> bool {
         self.output.len() < self.limits.output_bytes_max
@@ -312,6 +332,11 @@ impl Connection {
     /// Does the peer take an extended CONNECT (RFC 8441)?
     pub fn peer_takes_connect_protocol(&self) -> bool {
         self.peer.connect_protocol
+    }
+
+    /// Has a field list begun whose rest is not here?
+    pub fn awaits_continuation(&self) -> bool {
+        self.block.is_some()
     }
 
     /// May the peer's SETTINGS be relied on?
