@@ -10,6 +10,7 @@ use crate::tools;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Files that leave themselves out unless told to run: they listen on all addresses, take long on nginx, or leave
 /// processes behind where they fail.
 const ASKED_FOR: [&str; 3] = ["binary_upgrade.t", "geo_binary.t", "http_listen_wildcard.t"];
+/// What our TLS compares with, as `nginx -V` would say it.
+const COMPARES_WITH: &str = "OpenSSL 3.5.0";
 /// How often a file that is to pass may fail: a busy machine makes some of them late.
 const ATTEMPTS_MAX: usize = 3;
 
@@ -124,7 +127,8 @@ fn run(options: &Options) -> Result<(), String> {
     }
 }
 
-/// The binary under the name `nginx`: the suite reads version and features of what is called so.
+/// The binary under the name `nginx`: the suite reads version and features of what is called so. Some files ask for an
+/// age of OpenSSL where they mean what it brought, so that the alias says besides which age ours compares with.
 struct Alias {
     folder: PathBuf,
     path: PathBuf,
@@ -134,8 +138,16 @@ impl Alias {
     fn make(binary: &Path) -> Result<Alias, String> {
         let folder = std::env::temp_dir().join(format!("gapura-compat-{}", std::process::id()));
         let path = folder.join("nginx");
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| std::os::unix::fs::symlink(binary, &path))
+        let own = folder.join("own");
+        let called = own.join("nginx");
+        let script = format!(
+            "#!/bin/sh\ncase \" $* \" in *\" -V \"*) echo 'with {COMPARES_WITH}' >&2 ;; esac\nexec {} \"$@\"\n",
+            called.display()
+        );
+        std::fs::create_dir_all(&own)
+            .and_then(|()| std::os::unix::fs::symlink(binary, &called))
+            .and_then(|()| std::fs::write(&path, script))
+            .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)))
             .map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(Alias { folder, path })
     }

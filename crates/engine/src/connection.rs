@@ -65,6 +65,11 @@ impl Facts {
         self.local.as_deref().unwrap_or(&self.listen)
     }
 
+    /// The same connection with what is known of its TLS.
+    pub fn with_session(&self, session: tls::Session) -> Facts {
+        Facts { tls: true, session: Some(Rc::new(session)), ..self.copy() }
+    }
+
     /// The same connection for a request that goes on beside it.
     pub fn copy(&self) -> Facts {
         Facts {

@@ -346,7 +346,7 @@ pub struct CompiledRegex {
     pub named: Arc<[(usize, VariableId)]>,
 }
 
-fn full_path(prefix: &BStr, path: &BStr) -> BString {
+pub(crate) fn full_path(prefix: &BStr, path: &BStr) -> BString {
     if path.starts_with(b"/") {
         return path.to_owned();
     }

@@ -1,5 +1,7 @@
 //! TLS of client connections: the handshake that chooses its server by name, and what a request on a TLS port must
-//! fulfil before it is served.
+//! fulfil before it is served. Certificates that variables name are in [`named`].
+
+pub mod named;
 
 use crate::Request;
 use crate::acme::board;
@@ -9,6 +11,7 @@ use crate::plan::{Listen, Site, Snapshot};
 use crate::thread::Thread;
 use conf::{Diagnostic, Level, SourceMap};
 use http::Status;
+use named::NamedCertificates;
 use net::stream::{Stream, StreamError};
 use net::timer::Deadline;
 use net::tls::{
@@ -26,6 +29,8 @@ pub struct ServerTls {
     pub settings: Option<ServerSettings>,
     /// The same with HTTP/2 besides.
     pub settings_http2: Option<ServerSettings>,
+    /// Its certificates, where variables name them: they come with each connection.
+    pub named: Option<NamedCertificates>,
     /// `ssl_reject_handshake`.
     pub reject_handshake: bool,
     /// `ssl_verify_client`.
@@ -137,25 +142,48 @@ pub async fn handshake(
     let Some(listener) = snapshot.listen_for(facts.local_address(), &facts.listen) else {
         return Outcome::Failed;
     };
-    match shake_hands(&snapshot, listener, stream, &ahead, deadline).await {
+    match shake_hands(thread, facts, (&snapshot, listener), stream, &ahead, deadline).await {
         Ok(session) => return Outcome::Secure(Box::new(session)),
-        Err(None) => log(format_args!("handshake rejected")),
-        Err(Some(HandshakeError::TimedOut)) => {
+        Err(Failed::Rejected) => log(format_args!("handshake rejected")),
+        Err(Failed::Certificate(problem)) => {
+            let (peer, listen) = (&facts.peer, &facts.listen);
+            let text = format_args!("{problem} while SSL handshaking, client: {peer}, server: {listen}");
+            thread.log(&snapshot, Level::Error, Some(facts.number), text);
+            log(format_args!("SSL_do_handshake() failed (SSL: error:0A000179:SSL routines::cert cb error)"));
+        }
+        Err(Failed::Handshake(HandshakeError::TimedOut)) => {
             log(format_args!("client timed out (110: Connection timed out)"));
         }
-        Err(Some(error)) => log(format_args!("{error}")),
+        Err(Failed::Handshake(error)) => log(format_args!("{error}")),
     }
     Outcome::Failed
 }
 
-/// The handshake itself; an error of none is a refusal of ours.
+/// Why there was no handshake.
+enum Failed {
+    /// We refuse it.
+    Rejected,
+    /// A certificate that variables name cannot be had.
+    Certificate(String),
+    /// One side did not like what the other said.
+    Handshake(HandshakeError),
+}
+
+impl From<HandshakeError> for Failed {
+    fn from(error: HandshakeError) -> Failed {
+        Failed::Handshake(error)
+    }
+}
+
+/// The handshake itself.
 async fn shake_hands(
-    snapshot: &Snapshot,
-    listener: &Listen,
+    thread: &Thread,
+    facts: &Facts,
+    (snapshot, listener): (&Snapshot, &Listen),
     stream: &mut Stream,
     ahead: &[u8],
     deadline: Deadline,
-) -> Result<Session, Option<HandshakeError>> {
+) -> Result<Session, Failed> {
     let hello = stream.read_hello(ahead, deadline).await?;
     let server_name = hello.server_name();
     if hello.speaks_only(board::PROTOCOL) {
@@ -169,12 +197,13 @@ async fn shake_hands(
     let http2 = named.unwrap_or(default).core.http2.0 || listener.http2;
     let offered = |site: &Site| {
         let tls = server_tls(snapshot, site)?;
-        if http2 { tls.settings_http2.as_ref() } else { tls.settings.as_ref() }
+        let settings = if http2 { tls.settings_http2.as_ref() } else { tls.settings.as_ref() };
+        Some((settings?, tls.named.as_ref()))
     };
     let own = offered(named.unwrap_or(default)).or_else(|| offered(default));
-    let Some(settings) = own.filter(|_| !refuses) else {
+    let Some((settings, certificates)) = own.filter(|_| !refuses) else {
         stream.reject_hello(hello);
-        return Err(None);
+        return Err(Failed::Rejected);
     };
     let offer = snapshot.variables.wants_tls_offer.then(|| {
         let client = hello.client();
@@ -184,6 +213,25 @@ async fn shake_hands(
             signatures: client.signature_schemes().to_vec(),
         }
     });
+    let mut own_settings = None;
+    if let Some(certificates) = certificates {
+        let known = Session {
+            established: Established::nothing(),
+            server_name: server_name.clone(),
+            is_named: named.is_some(),
+            verified: Verified::NoCertificate,
+            offer: None,
+        };
+        let site = named.unwrap_or(default);
+        match certificates.for_connection(thread, snapshot, &facts.with_session(known), site) {
+            Ok(identities) => own_settings = Some(settings.with_identities(identities)),
+            Err(problem) => {
+                stream.fail_hello(hello);
+                return Err(Failed::Certificate(problem));
+            }
+        }
+    }
+    let settings = own_settings.as_ref().unwrap_or(settings);
     let established = stream.accept_tls(hello, settings, deadline).await?;
     let verified = match tls.and_then(|tls| tls.trust.as_ref()) {
         Some(trust) => trust.judge_client(&established.peer_certificates, net::clock::wall().seconds),

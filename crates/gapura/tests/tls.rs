@@ -79,6 +79,13 @@ http {
         }
     }
     server {
+        listen %HOST%:8448 ssl;
+        ssl_certificate $ssl_server_name.crt;
+        ssl_certificate_key $ssl_server_name.key;
+        ssl_certificate_cache max=10 valid=1h;
+        return 200 \"$ssl_sigalg\\n\";
+    }
+    server {
         listen %HOST%:8444 ssl;
         ssl_reject_handshake on;
     }
@@ -224,6 +231,29 @@ fn certificates_by_what_clients_can_check() {
     }
     let refused = visitor.openssl(8444, &[]);
     assert!(refused.contains("alert number 112"), "{refused}");
+}
+
+#[test]
+fn certificates_that_variables_name() {
+    let Some(server) = server("tls-named") else { return };
+    let visitor = Visitor(&server);
+    let subject = |name: &str| visitor.openssl(8448, &["-servername", name]).replace("CN=", "CN = ");
+    for name in ["rsa", "ec"] {
+        // It is the worker who reads them, as in nginx.
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(server.path(&format!("{name}.key")), readable).expect("the folder is ours");
+        let said = subject(name);
+        assert!(said.contains(&format!("CN = {name}.example")), "{said}");
+    }
+    // A renewed pair is not mixed with the one that is kept; what is kept is used while it is valid.
+    std::fs::copy(server.path("stranger.crt"), server.path("ec.crt")).expect("the folder is ours");
+    assert!(subject("ec").contains("CN = ec.example"), "it is in the cache");
+    let missing = subject("nobody");
+    assert!(missing.contains("alert number 80"), "{missing}");
+    let log = server.log();
+    let path = server.path("nobody.crt");
+    let expected = format!("cannot load certificate \"{}\": BIO_new_file() failed", path.display());
+    assert!(log.contains(&expected) && log.contains("cert cb error"), "{log}");
 }
 
 #[test]

@@ -220,6 +220,7 @@ pub(super) static MODULE: Module = Module {
             set: field!(MainCore.worker_connections),
             doc: "How many connections one worker thread may hold.",
         },
+        idle("ssl_object_cache_inheritable", "A reload reads all certificates anew."),
         idle("timer_resolution", "The clock is read once a turn of the event loop."),
         idle("lock_file", "There is no accept mutex."),
         idle_own("debug_points", &once(super::idle::debug_points), "There are no debug points."),

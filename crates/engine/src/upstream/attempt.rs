@@ -149,7 +149,7 @@ impl Asking {
         let owner = Owner::of(&self.upstream.name, location);
         let owner = if self.call.protocol.http2() { owner.over_http2() } else { owner };
         match &self.call.tls {
-            Some(tls) => owner.through_tls(tls.number, &tls.name_for(request)),
+            Some(tls) => owner.through_tls(tls.number, &tls.kind_for(request)),
             None => owner,
         }
     }

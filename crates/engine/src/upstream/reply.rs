@@ -110,7 +110,12 @@ fn accel(request: &mut Request<'_>, head: &ResponseHead, ignored: u32, body: &mu
 fn copy_head(request: &mut Request<'_>, call: &Call, head: &ResponseHead) {
     request.response.status_line.clear();
     request.response.status_line.extend_from_slice(head.status_text());
-    request.response.upgraded = head.status == Status(101);
+    // An upgrade that the client has not asked for is none: the head is passed on, and nothing behind it.
+    let asked = request.head.fields.contains(b"upgrade");
+    request.response.upgraded = head.status == Status(101) && asked;
+    if head.status == Status(101) && !asked {
+        request.keep_alive = false;
+    }
     request.response.content_length = head.content_length;
     for (name, value) in head.fields.iter() {
         copy_header(request, call, name, value);

@@ -11,10 +11,12 @@ use conf::{Node, Word};
 use engine::Module;
 use engine::module::{cells, finish_nothing};
 use engine::tls::VerifyClient;
-use schema::value::{Bitmask, Bits, argument, number, size};
+use net::tls::IdentityCache;
+use schema::value::{Bitmask, Bits, argument, number, seconds, size};
 use schema::{
     Directive, Flag, IdleOwn, Inherit, Number, Problem, Seconds, Services, Size, Value, field, list,
 };
+use std::sync::Arc;
 
 /// The least a shared cache may hold, bytes: eight pages, as nginx has it.
 const CACHE_BYTES_MIN: usize = 8 * 4096;
@@ -24,6 +26,7 @@ struct Conf {
     certificates: Inherit<Vec<BString>>,
     keys: Inherit<Vec<BString>>,
     password_file: Inherit<BString>,
+    certificate_cache: Inherit<CertificateCache>,
     protocols: Inherit<Bitmask<Protocols>>,
     ciphers: Inherit<BString>,
     curves: Inherit<BString>,
@@ -40,6 +43,33 @@ struct Conf {
     client_certificate: Inherit<BString>,
     trusted_certificate: Inherit<BString>,
     crl: Inherit<BString>,
+}
+
+/// `ssl_certificate_cache off | max=N [inactive=time] [valid=time]`
+#[derive(Clone, Debug, Default)]
+struct CertificateCache(Option<Arc<IdentityCache>>);
+
+impl Value for CertificateCache {
+    fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
+        let (mut entries_max, mut inactive_seconds, mut valid_seconds) = (None, 10, 60);
+        for word in &node.args {
+            let invalid = || Problem::new(format!("invalid parameter \"{}\"", word.text)).on(word);
+            match word.text.split_once_str("=") {
+                Some((b"max", text)) => {
+                    entries_max = Some(number(text).filter(|n| *n > 0).ok_or_else(invalid)?);
+                }
+                Some((b"inactive", text)) => inactive_seconds = seconds(text).ok_or_else(invalid)?,
+                Some((b"valid", text)) => valid_seconds = seconds(text).ok_or_else(invalid)?,
+                None if word.text == "off" => return Ok(CertificateCache(None)),
+                _ => return Err(invalid()),
+            }
+        }
+        let Some(entries_max) = entries_max else {
+            return Err(Problem::new(format!("\"{}\" must have the \"max\" parameter", node.name.text)));
+        };
+        let cache = IdentityCache::new(entries_max, inactive_seconds * 1000, valid_seconds * 1000);
+        Ok(CertificateCache(Some(Arc::new(cache))))
+    }
 }
 
 /// The words of `ssl_protocols`.
@@ -134,6 +164,12 @@ pub static MODULE: Module = Module {
             default: "",
             set: field!(Conf.password_file),
             doc: "A file with passwords of encrypted keys, one a line.",
+        },
+        Directive {
+            name: "ssl_certificate_cache",
+            default: "off",
+            set: field!(Conf.certificate_cache),
+            doc: "How many certificates and keys that variables name are kept once read.",
         },
         Directive {
             name: "ssl_protocols",

@@ -1,17 +1,19 @@
 //! The TLS of a server out of its directives. Files are read here, by whoever may read them; failures are worded as
 //! nginx words them, and say what to do.
 
-use super::{Cache, Conf, TLS12, TLS13};
+use super::{Cache, CertificateCache, Command, Conf, TLS12, TLS13};
 use bstr::{BStr, BString, ByteSlice};
 use conf::{Diagnostic, FileError, Level, Span};
+use engine::tls::named::{Certificate, NamedCertificates, Pair, Reader};
 use engine::tls::{ServerTls, VerifyClient};
 use engine::{Build, Installer};
 use net::tls::{
     CipherSuite, Identity, IdentityError, Issued, Oddity, ServerOptions, ServerSettings, SessionCache,
     TicketKeys, Trust, names,
 };
-use schema::{Places, Problem};
+use schema::{Places, Problem, Services};
 use std::sync::Arc;
+use template::Template;
 
 /// What one session of `ssl_session_cache builtin` is reckoned at, bytes.
 const SESSION_BYTES: usize = 256;
@@ -80,6 +82,7 @@ impl Maker<'_> {
         let mut tls = ServerTls {
             settings: None,
             settings_http2: None,
+            named: None,
             reject_handshake,
             verify: *conf.verify_client,
             trust: None,
@@ -92,21 +95,13 @@ impl Maker<'_> {
         if certificates.is_empty() {
             return Ok(tls);
         }
-        let passwords = self.passwords(&conf.password_file)?;
         let mut options = ServerOptions::default();
-        for (certificate, key) in certificates.iter().zip(keys) {
-            if certificate == ACME_CERTIFICATE && key == ACME_CERTIFICATE_KEY {
-                // Without an order the variables are empty, as in nginx, and handshakes fail.
-                options.issued.push(issued.clone().unwrap_or_else(|| Arc::new(Issued::new(b""))));
-                continue;
-            }
-            options.identities.push(self.identity(certificate, key, &passwords)?);
-        }
-        self.protocols(conf, &mut options)?;
-        self.commands(conf, &mut options)?;
-        self.sessions(conf, &mut options)?;
-        self.clients(conf, &mut options, &mut tls)?;
+        self.certificates(conf, issued, &mut options, &mut tls)?;
         options.prefer_server_ciphers = conf.prefer_server_ciphers.0;
+        self.protocols(conf, &mut options)?;
+        self.sessions(conf, &mut options)?;
+        self.commands(conf, &mut options)?;
+        self.clients(conf, &mut options, &mut tls)?;
         options.record_bytes_max = conf.buffer_size.0;
         options.alpn = vec![b"http/1.1".to_vec()];
         match ServerSettings::new(&options) {
@@ -117,6 +112,64 @@ impl Maker<'_> {
             Err(why) => return self.refuse(format!("SSL_CTX_new() failed (SSL: {why})"), None),
         }
         Ok(tls)
+    }
+
+    /// Reads certificates and keys; those that variables name are read when connections come.
+    fn certificates(
+        &mut self,
+        conf: &Conf,
+        issued: Option<Arc<Issued>>,
+        options: &mut ServerOptions,
+        tls: &mut ServerTls,
+    ) -> Result<(), Reported> {
+        let passwords = self.passwords(&conf.password_file)?;
+        let mut certificates = Vec::new();
+        for (certificate, key) in conf.certificates.iter().zip(conf.keys.iter()) {
+            if certificate == ACME_CERTIFICATE && key == ACME_CERTIFICATE_KEY {
+                // Without an order the variables are empty, as in nginx, and handshakes fail.
+                let issued = issued.clone().unwrap_or_else(|| Arc::new(Issued::new(b"")));
+                certificates.push(Certificate::Issued(issued));
+                continue;
+            }
+            certificates.push(match self.pair(certificate, key)? {
+                Some(pair) => {
+                    options.names.extend([certificate.to_vec(), key.to_vec()]);
+                    Certificate::Named(pair)
+                }
+                None => Certificate::Known(self.identity(certificate, key, &passwords)?),
+            });
+        }
+        if options.names.is_empty() {
+            for certificate in certificates {
+                match certificate {
+                    Certificate::Known(identity) => options.identities.push(identity),
+                    Certificate::Issued(issued) => options.issued.push(issued),
+                    Certificate::Named(_) => {}
+                }
+            }
+        } else {
+            let reader = self.reader(passwords, &conf.certificate_cache);
+            tls.named = Some(NamedCertificates { certificates, reader });
+        }
+        Ok(())
+    }
+
+    /// The names of a certificate and its key where variables are in them.
+    pub(super) fn pair(&mut self, certificate: &BString, key: &BString) -> Result<Option<Pair>, Reported> {
+        if !certificate.contains(&b'$') && !key.contains(&b'$') {
+            return Ok(None);
+        }
+        let mut compile = |text: &BString| {
+            let compiled = Template::compile(text.as_ref(), self.build.names());
+            compiled.or_else(|error| self.refuse(error.to_string(), None))
+        };
+        Ok(Some(Pair { certificate: compile(certificate)?, key: compile(key)? }))
+    }
+
+    /// Reads what variables name.
+    pub(super) fn reader(&self, passwords: Vec<Vec<u8>>, cache: &CertificateCache) -> Reader {
+        let conf_prefix = self.build.conf_prefix.clone();
+        Reader { passwords, cache: cache.0.clone(), conf_prefix }
     }
 
     pub(super) fn passwords(&mut self, file: &BString) -> Result<Vec<Vec<u8>>, Reported> {
@@ -138,7 +191,9 @@ impl Maker<'_> {
         if let Some(data) = name.strip_prefix(b"data:") {
             return (name.clone(), Ok(data.to_vec()));
         }
-        let path = self.build.conf_path(name.as_ref());
+        // The one kind of store there is here.
+        let name = name.strip_prefix(b"store:file:").unwrap_or(name);
+        let path = self.build.conf_path(name.into());
         let read = self.build.files.read(path.as_ref());
         (path, read)
     }
@@ -284,17 +339,9 @@ impl Maker<'_> {
             let (name, value) = (command.name.to_str_lossy(), command.value.to_str_lossy());
             match &*name.to_ascii_lowercase() {
                 "ciphersuites" => {
-                    let selected = names::select_tls13_ciphers(&value);
-                    for missing in &selected.missing {
-                        self.warn_once(format!(
-                            "the cipher {missing} of \"ssl_conf_command\" is not available, ignored"
-                        ));
-                    }
-                    if selected.found.is_empty() && options.tls13 {
-                        return self.refuse(failed_command(&name, &value), None);
-                    }
-                    options.tls13_ciphers = Some(selected.found);
+                    options.tls13_ciphers = Some(self.tls13_ciphers(&value, options.tls13)?);
                 }
+                "certificate" | "privatekey" => {}
                 "cipherstring" => self.ciphers(&value, "ssl_conf_command", options)?,
                 "curves" | "groups" => self.curves(&value, options)?,
                 "options" => self.options(&value, options),
@@ -303,7 +350,36 @@ impl Maker<'_> {
                 _ => return self.refuse(failed_command(&name, &value), None),
             }
         }
+        if let Some(identity) = self.commanded_identity(&conf.commands)? {
+            // It takes the place of one with a key of the same kind, as in OpenSSL.
+            options.identities.retain(|known| !known.has_key_like(&identity));
+            options.identities.insert(0, identity);
+        }
         Ok(())
+    }
+
+    /// The certificate that `Certificate` and `PrivateKey` among the commands name.
+    pub(super) fn commanded_identity(&mut self, commands: &[Command]) -> Result<Option<Identity>, Reported> {
+        let last = |name: &str| {
+            let named = |command: &&Command| command.name.eq_ignore_ascii_case(name.as_bytes());
+            commands.iter().rfind(named)
+        };
+        let Some(certificate) = last("Certificate") else { return Ok(None) };
+        // Without a key of its own the certificate's file holds it.
+        let key = last("PrivateKey").unwrap_or(certificate);
+        self.identity(&certificate.value, &key.value, &[]).map(Some)
+    }
+
+    /// The ciphers of TLS 1.3 that a command names.
+    fn tls13_ciphers(&mut self, list: &str, tls13: bool) -> Result<Vec<CipherSuite>, Reported> {
+        let selected = names::select_tls13_ciphers(list);
+        for missing in &selected.missing {
+            self.warn_once(format!("the cipher {missing} of \"ssl_conf_command\" is not available, ignored"));
+        }
+        if selected.found.is_empty() && tls13 {
+            return self.refuse(failed_command("Ciphersuites", list), None);
+        }
+        Ok(selected.found)
     }
 
     /// `ssl_conf_command Options`: a list of switches, on or, with a minus, off.
@@ -312,7 +388,10 @@ impl Maker<'_> {
             let (on, name) = word.strip_prefix('-').map_or((true, word), |name| (false, name));
             match name {
                 "ServerPreference" => options.prefer_server_ciphers = on,
-                "SessionTicket" if !on => options.tickets = None,
+                "SessionTicket" if on => {
+                    options.tickets.get_or_insert_with(|| TicketKeys::own(options.session_seconds));
+                }
+                "SessionTicket" => options.tickets = None,
                 _ => self.warn_once(format!("the option {name} of \"ssl_conf_command\" has no effect")),
             }
         }
@@ -417,16 +496,8 @@ fn failed_command(name: &str, value: &str) -> String {
 
 /// A file that cannot be read, in OpenSSL's words, and what to do.
 fn unreadable(path: &BString, error: &FileError, what: &str) -> (String, Option<String>) {
-    let (number, message) = (error.errno, &error.message);
-    let reason = if number == NO_ENTRY {
-        "10000080:BIO routines::no such file"
-    } else {
-        "10080002:BIO routines::system lib"
-    };
-    let text = format!(
-        "BIO_new_file() failed (SSL: error:{:08X}:system library::{message}:calling fopen({path}, r) error:{reason})",
-        0x8000_0000_u32 | number.unsigned_abs()
-    );
+    let number = error.errno;
+    let text = net::tls::open_failed(path, number, &error.message);
     let path = BStr::new(path);
     let help = match number {
         13 => format!(

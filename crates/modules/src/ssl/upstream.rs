@@ -1,10 +1,11 @@
 //! `proxy_ssl_*` and its kin: TLS to upstreams. One table for all modules that call upstreams.
 
 use super::settings::{Maker, Reported};
-use super::{Command, Protocols, TLS12, TLS13};
+use super::{CertificateCache, Command, Protocols, TLS12, TLS13};
 use bstr::{BString, ByteSlice};
 use engine::Build;
 use engine::module::{Family, cells};
+use engine::tls::named::{Pair, Reader};
 use engine::upstream::tls::UpstreamTls;
 use net::tls::{ClientOptions, ClientSettings, Trust, names};
 use schema::hash::QuickMap;
@@ -28,6 +29,7 @@ pub struct UpstreamConf {
     certificate: Inherit<BString>,
     certificate_key: Inherit<BString>,
     password_file: Inherit<BString>,
+    certificate_cache: Inherit<CertificateCache>,
 }
 
 static ROWS: &[Directive] = &[
@@ -104,6 +106,12 @@ static ROWS: &[Directive] = &[
         doc: "The key of the certificate that upstreams are shown.",
     },
     Directive {
+        name: "certificate_cache",
+        default: "off",
+        set: field!(UpstreamConf.certificate_cache),
+        doc: "How many certificates and keys for upstreams that variables name are kept once read.",
+    },
+    Directive {
         name: "password_file",
         default: "",
         set: field!(UpstreamConf.password_file),
@@ -138,10 +146,22 @@ pub fn make(
             made
         }
     };
-    Some(Arc::new(UpstreamTls::new(settings?, (*conf.name).clone())))
+    let mut tls = UpstreamTls::new(settings?, (*conf.name).clone());
+    if conf.has_named_certificate() {
+        let span = conf.certificate.span;
+        let mut maker = Maker { build: &mut *build, span };
+        tls.certificate = Some(maker.named_certificate(conf).ok()?);
+    }
+    Some(Arc::new(tls))
 }
 
 impl UpstreamConf {
+    /// Do variables name the certificate?
+    fn has_named_certificate(&self) -> bool {
+        !self.certificate.is_empty()
+            && (self.certificate.contains(&b'$') || self.certificate_key.contains(&b'$'))
+    }
+
     /// All that settings are made of, as text.
     fn key(&self) -> String {
         let commands: Vec<String> =
@@ -186,6 +206,7 @@ impl Maker<'_> {
                 }
                 "minprotocol" => options.tls12 &= value != "TLSv1.3",
                 "maxprotocol" => options.tls13 &= value == "TLSv1.3" || value == "None",
+                "certificate" | "privatekey" => {}
                 _ => return self.refuse(format!("SSL_CONF_cmd(\"{name}\", \"{value}\") failed"), None),
             }
         }
@@ -197,12 +218,14 @@ impl Maker<'_> {
                 );
                 return self.refuse(text, None);
             }
-            if conf.certificate.contains(&b'$') || conf.certificate_key.contains(&b'$') {
-                let text = format!("variables in \"{prefix}certificate\" are not supported yet");
-                return self.refuse(text, None);
+            if !conf.has_named_certificate() {
+                let passwords = self.passwords(&conf.password_file)?;
+                options.identity =
+                    Some(self.identity(&conf.certificate, &conf.certificate_key, &passwords)?);
             }
-            let passwords = self.passwords(&conf.password_file)?;
-            options.identity = Some(self.identity(&conf.certificate, &conf.certificate_key, &passwords)?);
+        }
+        if let Some(identity) = self.commanded_identity(&conf.commands)? {
+            options.identity = Some(identity);
         }
         if conf.verify.0 {
             options.trust = Some(Arc::new(self.upstream_trust(conf)?));
@@ -211,6 +234,12 @@ impl Maker<'_> {
             Ok(settings) => Ok(settings),
             Err(why) => self.refuse(format!("SSL_CTX_new() failed (SSL: {why})"), None),
         }
+    }
+
+    fn named_certificate(&mut self, conf: &UpstreamConf) -> Result<(Pair, Reader), Reported> {
+        let passwords = self.passwords(&conf.password_file)?;
+        let Some(pair) = self.pair(&conf.certificate, &conf.certificate_key)? else { return Err(Reported) };
+        Ok((pair, self.reader(passwords, &conf.certificate_cache)))
     }
 
     /// Whom upstreams' certificates must be known to.

@@ -44,6 +44,10 @@ fn cipher(suite: net::tls::CipherSuite) -> String {
     names::cipher_name(suite).map_or_else(|| format!("0x{:04x}", u16::from(suite)), str::to_owned)
 }
 
+fn signature(scheme: Option<net::tls::SignatureScheme>, out: &mut Vec<u8>) {
+    put(out, &scheme.map(names::signature_name).unwrap_or_default());
+}
+
 /// Every line but the first begins with a tab, so that the text can stand in a header field.
 fn folded(pem: &str) -> String {
     pem.trim_end_matches('\n').replace('\n', "\n\t")
@@ -109,6 +113,22 @@ pub(super) static VARIABLES: &[Variable] = &[
         },
         "Signature algorithms that the client offered.",
     ),
+    Variable::plain(
+        "ssl_sigalg",
+        |r, o| of_session(r, o, |s, o| signature(s.established.signature, o)),
+        "The signature algorithm of the server's certificate.",
+    ),
+    Variable::plain(
+        "ssl_client_sigalg",
+        |r, o| of_session(r, o, |s, o| signature(s.established.peer_signature, o)),
+        "The signature algorithm of the client's certificate.",
+    ),
+    Variable::plain(
+        "ssl_ech_status",
+        |_, _| false,
+        "What came of an encrypted hello; nothing, as none is spoken here.",
+    ),
+    Variable::plain("ssl_ech_outer_server_name", |_, _| false, "The name outside of an encrypted hello."),
     Variable::plain(
         "ssl_session_id",
         |r, o| of_session(r, o, |s, o| hexadecimal(&s.established.session_id.unwrap_or_default(), o)),

@@ -2,8 +2,9 @@
 
 use super::handshake::{Established, HandshakeError};
 use super::identity::Identity;
+use super::notes::Notes;
 use super::verify::{self, Trust, Verified};
-use super::{names, sessions};
+use super::{names, subjects};
 use crate::stream::Stream;
 use crate::timer::Deadline;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -81,6 +82,13 @@ impl ClientSettings {
         Ok(ClientSettings { config: Arc::new(config), trust: options.trust.clone() })
     }
 
+    /// The same for one connection that has its own certificate.
+    pub fn with_identity(&self, identity: &Identity) -> ClientSettings {
+        let mut config = ClientConfig::clone(&self.config);
+        config.client_auth_cert_resolver = Arc::new(Own(identity.0.clone()));
+        ClientSettings { config: Arc::new(config), trust: self.trust.clone() }
+    }
+
     /// Judges the upstream's certificate, as far as that is asked for.
     ///
     /// # Errors
@@ -95,7 +103,7 @@ impl ClientSettings {
             Verified::Trusted => {}
         }
         let leaf = established.peer_certificates.first();
-        match leaf.is_some_and(|leaf| verify::is_for_host(leaf, name)) {
+        match leaf.is_some_and(|leaf| subjects::is_for_host(leaf, name)) {
             true => Ok(()),
             false => Err(format!("upstream SSL certificate does not match \"{name}\"")),
         }
@@ -118,7 +126,7 @@ impl Stream {
         let nameless = || ServerName::from(IpAddr::from([0, 0, 0, 0]));
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         let name = ServerName::try_from(bare.to_owned()).unwrap_or_else(|_| nameless());
-        sessions::take_last_session();
+        Notes::default().take();
         let connection = ClientConnection::new(settings.config.clone(), name);
         let connection = connection.map_err(|error| HandshakeError::Failed(Box::new(error)))?;
         self.shake_hands(Connection::Client(connection), deadline).await

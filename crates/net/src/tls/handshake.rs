@@ -1,15 +1,15 @@
 //! Handshakes: a client's hello is read first, so that the name in it can choose the server, and then answered.
 
+use super::notes::Notes;
 use super::server::ServerSettings;
 use super::session::{Session, Wire};
-use super::sessions;
 use crate::errno::{Errno, ErrnoMessage, errno_of};
 use crate::stream::{Layer, Stream, StreamError};
 use crate::timer::Deadline;
 use rustls::server::{Accepted, Acceptor, ClientHello};
 use rustls::{
     AlertDescription, CipherSuite, Connection, Error, HandshakeKind, NamedGroup, PeerIncompatible,
-    ProtocolVersion,
+    ProtocolVersion, SignatureScheme,
 };
 use std::fmt;
 use std::future::poll_fn;
@@ -183,6 +183,10 @@ pub struct Established {
     pub resumed: bool,
     /// The session's identifier.
     pub session_id: Option<[u8; 32]>,
+    /// What we signed with; none where an earlier session went on.
+    pub signature: Option<SignatureScheme>,
+    /// What the peer signed with; none where it showed no certificate.
+    pub peer_signature: Option<SignatureScheme>,
     /// The application protocol.
     pub alpn: Option<Vec<u8>>,
     /// The certificates the peer showed, its own first, as DER.
@@ -190,7 +194,22 @@ pub struct Established {
 }
 
 impl Established {
-    pub(crate) fn of(connection: &Connection, session_id: Option<[u8; 32]>) -> Option<Established> {
+    /// What is known while the certificate is chosen: nothing yet.
+    pub fn nothing() -> Established {
+        Established {
+            protocol: ProtocolVersion::Unknown(0),
+            cipher: CipherSuite::TLS_NULL_WITH_NULL_NULL,
+            group: None,
+            resumed: false,
+            session_id: None,
+            signature: None,
+            peer_signature: None,
+            alpn: None,
+            peer_certificates: Vec::new(),
+        }
+    }
+
+    pub(crate) fn of(connection: &Connection, notes: &Notes) -> Option<Established> {
         let suite = connection.negotiated_cipher_suite()?;
         let certificates = connection.peer_certificates().unwrap_or_default();
         Some(Established {
@@ -198,7 +217,9 @@ impl Established {
             cipher: suite.suite(),
             group: connection.negotiated_key_exchange_group().map(|group| group.name()),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
-            session_id,
+            session_id: notes.session,
+            signature: notes.signature,
+            peer_signature: notes.peer_signature,
             alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
             peer_certificates: certificates.iter().map(|der| der.to_vec()).collect(),
         })
@@ -246,7 +267,7 @@ impl Stream {
         settings: &ServerSettings,
         deadline: Deadline,
     ) -> Result<Established, HandshakeError> {
-        sessions::take_last_session();
+        Notes::default().take();
         let accepted = hello.0.into_connection(settings.config.clone());
         let connection = accepted.map_err(|(error, mut alert)| {
             let _ = alert.write_all(&mut Wire(&mut self.socket));
@@ -257,10 +278,19 @@ impl Stream {
 
     /// Refuses a hello as nginx's `ssl_reject_handshake` does: nobody of that name is here.
     pub fn reject_hello(&mut self, hello: Hello) {
+        self.end_hello(hello, AlertDescription::UnrecognisedName);
+    }
+
+    /// Refuses a hello because we cannot do our part.
+    pub fn fail_hello(&mut self, hello: Hello) {
+        self.end_hello(hello, AlertDescription::InternalError);
+    }
+
+    fn end_hello(&mut self, hello: Hello, alert: AlertDescription) {
         drop(hello);
-        // A fatal alert, unrecognized_name (RFC 6066 section 3).
-        const ALERT: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
-        let _ = self.socket.writev_once(&[io::IoSlice::new(&ALERT)]);
+        // A fatal alert (RFC 8446 section 6).
+        let record = [0x15, 3, 3, 0, 2, 2, alert.into()];
+        let _ = self.socket.writev_once(&[io::IoSlice::new(&record)]);
     }
 
     pub(crate) async fn shake_hands(
@@ -268,13 +298,13 @@ impl Stream {
         mut connection: Connection,
         deadline: Deadline,
     ) -> Result<Established, HandshakeError> {
-        let mut session_id = None;
-        poll_fn(|cx| match self.poll_handshake(cx, &mut connection, &mut session_id) {
+        let mut notes = Notes::default();
+        poll_fn(|cx| match self.poll_handshake(cx, &mut connection, &mut notes) {
             Poll::Pending => self.timer().poll_expired(cx, deadline).map(|()| Err(HandshakeError::TimedOut)),
             ready => ready,
         })
         .await?;
-        let established = Established::of(&connection, session_id);
+        let established = Established::of(&connection, &notes);
         let established = established.ok_or(HandshakeError::Failed(Box::new(Error::HandshakeNotComplete)))?;
         let mut session = Box::new(Session::new(connection));
         // What we still owe (our last message, tickets) leaves with the answer where a request is there already.
@@ -289,11 +319,10 @@ impl Stream {
         &mut self,
         cx: &mut Context<'_>,
         connection: &mut Connection,
-        session_id: &mut Option<[u8; 32]>,
+        notes: &mut Notes,
     ) -> Poll<Result<(), HandshakeError>> {
         loop {
-            // Identifiers are noted within a step on this thread, and steps of other connections come between.
-            *session_id = sessions::take_last_session().or(session_id.take());
+            notes.take();
             if !connection.is_handshaking() {
                 return Poll::Ready(Ok(()));
             }

@@ -2,11 +2,11 @@
 
 use super::der::{Der, tag};
 use super::key::{self, KeyError};
-use super::{pem, x509};
-use rustls::SignatureAlgorithm;
+use super::{notes, pem, x509};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::sign::CertifiedKey;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::{SignatureAlgorithm, SignatureScheme};
 use std::sync::Arc;
 
 /// A certificate with its chain and its key.
@@ -46,22 +46,29 @@ impl Identity {
             let (what, help) = explain(error);
             IdentityError::Key(what, help)
         };
-        let key = key::read(&pem::sections(key), passwords).map_err(unreadable)?;
-        let signer = aws_lc_rs::default_provider().key_provider.load_private_key(key);
-        let signer = signer.map_err(|_| unreadable(KeyError::Malformed))?;
-        let parsed = x509::Certificate::parse(&chain[0]);
-        let own = parsed.as_ref().map(|certificate| certificate.public_key);
-        if let (Some(of_key), Some(of_certificate)) = (signer.public_key(), own)
-            && key_bits(&of_key) != key_bits(of_certificate)
+        let signer = load_key(&pem::sections(key), passwords).map_err(unreadable)?;
+        Identity::join(chain, signer).ok_or(IdentityError::Mismatch)
+    }
+
+    /// Puts a certificate, the first of a chain, and its key together; none: they do not belong together.
+    pub(crate) fn join(chain: Vec<CertificateDer<'static>>, signer: Arc<dyn SigningKey>) -> Option<Identity> {
+        let parsed = x509::Certificate::parse(chain.first()?)?;
+        if let Some(of_key) = signer.public_key()
+            && key_bits(&of_key) != key_bits(parsed.public_key)
         {
-            return Err(IdentityError::Mismatch);
+            return None;
         }
-        Ok(Identity(Arc::new(CertifiedKey::new(chain, signer))))
+        Some(Identity(Arc::new(CertifiedKey::new(chain, signer))))
     }
 
     /// The kind of its key.
     pub(crate) fn algorithm(&self) -> SignatureAlgorithm {
         self.0.key.algorithm()
+    }
+
+    /// Are the two keys of one kind?
+    pub fn has_key_like(&self, other: &Identity) -> bool {
+        self.algorithm() == other.algorithm()
     }
 
     /// What is odd about it at this time (seconds since 1970).
@@ -116,6 +123,38 @@ pub fn private_key_der(text: &[u8]) -> Result<Vec<u8>, String> {
     key.map(|key| key.secret_der().to_vec()).map_err(|error| explain(error).0)
 }
 
+/// A key that notes what it signs with.
+#[derive(Debug)]
+struct NotedKey(Arc<dyn SigningKey>);
+
+impl SigningKey for NotedKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        Some(Box::new(NotedSigner(self.0.choose_scheme(offered)?)))
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        self.0.public_key()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+#[derive(Debug)]
+struct NotedSigner(Box<dyn Signer>);
+
+impl Signer for NotedSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        notes::signature(self.0.scheme());
+        self.0.sign(message)
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.0.scheme()
+    }
+}
+
 /// The bits of a public key, whatever is said about their algorithm.
 fn key_bits(public_key: &[u8]) -> Option<&[u8]> {
     let mut parts = Der(public_key).inside(tag::SEQUENCE)?;
@@ -134,9 +173,14 @@ pub(crate) fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String>
             continue;
         }
         let call = if chain.is_empty() { "PEM_read_bio_X509_AUX" } else { "PEM_read_bio_X509" };
-        let der = section.der.ok_or_else(|| {
+        let mut der = section.der.ok_or_else(|| {
             format!("{call}() failed (SSL: error:04800064:PEM routines::bad base64 decode)")
         })?;
+        // Behind a trusted certificate stands what OpenSSL trusts it with.
+        if section.label == "TRUSTED CERTIFICATE" {
+            let own_bytes = Der(&der).any().map_or(0, |certificate| certificate.whole.len());
+            der.truncate(own_bytes);
+        }
         if x509::Certificate::parse(&der).is_none() {
             return Err(format!(
                 "{call}() failed (SSL: error:0688010A:asn1 encoding routines::nested asn1 error)"
@@ -154,8 +198,34 @@ pub(crate) fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String>
     }
 }
 
+/// The first key of a text's sections, ready to sign.
+pub(crate) fn load_key(
+    sections: &[pem::Section],
+    passwords: &[Vec<u8>],
+) -> Result<Arc<dyn SigningKey>, KeyError> {
+    let key = key::read(sections, passwords)?;
+    let signer = aws_lc_rs::default_provider().key_provider.load_private_key(key);
+    Ok(Arc::new(NotedKey(signer.map_err(|_| KeyError::Malformed)?)))
+}
+
+/// That a file cannot be opened, in OpenSSL's words.
+pub fn open_failed(path: &[u8], errno: i32, message: &str) -> String {
+    /// "No such file" (`ENOENT`).
+    const NO_ENTRY: i32 = 2;
+    let reason = if errno == NO_ENTRY {
+        "10000080:BIO routines::no such file"
+    } else {
+        "10080002:BIO routines::system lib"
+    };
+    let path = String::from_utf8_lossy(path);
+    format!(
+        "BIO_new_file() failed (SSL: error:{:08X}:system library::{message}:calling fopen({path}, r) error:{reason})",
+        0x8000_0000_u32 | errno.unsigned_abs()
+    )
+}
+
 /// A key's trouble in OpenSSL's words, and what to do.
-fn explain(error: KeyError) -> (String, Option<String>) {
+pub(crate) fn explain(error: KeyError) -> (String, Option<String>) {
     let failed = |code: &str| format!("PEM_read_bio_PrivateKey() failed (SSL: error:{code})");
     match error {
         KeyError::NoKey => (

@@ -48,6 +48,12 @@ pub(crate) fn read(sections: &[Section], passwords: &[Vec<u8>]) -> Result<Privat
     }
 }
 
+/// Is the first key among the sections encrypted?
+pub(crate) fn is_encrypted(sections: &[Section]) -> bool {
+    let section = sections.iter().find(|section| section.label.ends_with("PRIVATE KEY"));
+    section.is_some_and(|section| section.encryption.is_some() || section.label == "ENCRYPTED PRIVATE KEY")
+}
+
 /// Tries passwords, one after the other.
 fn unlock(
     passwords: &[Vec<u8>],

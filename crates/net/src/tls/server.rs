@@ -27,6 +27,8 @@ pub struct ServerOptions {
     pub identities: Vec<Identity>,
     /// Certificates that come and change while the server runs, behind the others.
     pub issued: Vec<Arc<Issued>>,
+    /// What certificates are called that come with each connection: sessions resume where the names are the same.
+    pub names: Vec<Vec<u8>>,
     /// TLS 1.2.
     pub tls12: bool,
     /// TLS 1.3.
@@ -109,6 +111,13 @@ impl ServerSettings {
         Ok(ServerSettings { config: Arc::new(config) })
     }
 
+    /// The same for one connection that has its own certificates.
+    pub fn with_identities(&self, identities: Vec<Identity>) -> ServerSettings {
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::new(Resolver { identities, issued: Vec::new() });
+        ServerSettings { config: Arc::new(config) }
+    }
+
     /// The same with other application protocols, in order.
     pub fn with_protocols(&self, protocols: &[&[u8]]) -> ServerSettings {
         let mut config = ServerConfig::clone(&self.config);
@@ -124,8 +133,10 @@ fn context_of(options: &ServerOptions) -> [u8; 32] {
     let asks: &[u8] = if options.client_authorities.is_some() { b"asks" } else { b"" };
     // Sessions outlive a renewal: it is the same server.
     let issued = options.issued.iter().map(|issued| issued.name());
+    let names = options.names.iter().map(|name| &name[..]);
+    let asks = std::iter::once(asks);
     let parts: Vec<&[u8]> =
-        std::iter::once(asks).chain(certificates).chain(issued).chain(authorities).collect();
+        asks.chain(certificates).chain(issued).chain(authorities).chain(names).collect();
     digest_of(&parts)
 }
 

@@ -1,11 +1,11 @@
 //! Sessions that resume: a bounded cache that all threads share and that a reload keeps, and tickets under keys that
 //! are made here and change with time, or come from files.
 
+use super::notes;
 use crate::clock;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{digest, hkdf};
 use rustls::server::{ProducesTickets, StoresServerSessions};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,8 @@ const SESSION_FIXED_BYTES: usize = 200;
 const SESSION_BYTES_MAX: usize = 4096;
 /// How many keys for tickets are remembered: the one in use and the one before it.
 const TICKET_KEYS_MAX: usize = 2;
+/// What a ticket holds is padded to a multiple of this, bytes: its size tells nobody what kind of session it is.
+const TICKET_STEP_BYTES: usize = 128;
 /// Bytes of a key's name in front of its tickets.
 const KEY_NAME_BYTES: usize = 16;
 
@@ -113,22 +115,12 @@ impl StoresServerSessions for Storage {
     }
 }
 
-thread_local! {
-    /// The identifier of the session that a handshake on this thread made or found last.
-    static LAST_SESSION: Cell<Option<[u8; 32]>> = const { Cell::new(None) };
-}
-
+/// Notes a session under its identifier: its key in the cache, or a digest of its ticket.
 fn note_session(key: &[u8]) {
-    LAST_SESSION.set(Some(match key.try_into() {
+    notes::session(match key.try_into() {
         Ok(key) => key,
         Err(_) => digest_of(&[key]),
-    }));
-}
-
-/// The identifier of the session made or found since this was asked last. The library tells the identifier to nobody
-/// but the cache and the maker of tickets, and both are called within a step of a handshake.
-pub(crate) fn take_last_session() -> Option<[u8; 32]> {
-    LAST_SESSION.take()
+    });
 }
 
 /// A digest over parts whose lengths count.
@@ -238,7 +230,9 @@ impl Tickets {
         let mut nonce = [0; NONCE_LEN];
         aws_lc_rs::rand::fill(&mut nonce).ok()?;
         let mut sealed = clock::wall().seconds.to_be_bytes().to_vec();
+        sealed.extend_from_slice(&u16::try_from(plain.len()).ok()?.to_be_bytes());
         sealed.extend_from_slice(plain);
+        sealed.resize(sealed.len().next_multiple_of(TICKET_STEP_BYTES), 0);
         let nonce_used = Nonce::assume_unique_for_key(nonce);
         key.key.seal_in_place_append_tag(nonce_used, Aad::from(self.context), &mut sealed).ok()?;
         Some([&key.name[..], &nonce, &sealed].concat())
@@ -249,7 +243,9 @@ impl Tickets {
         let mut sealed = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let plain = key.key.open_in_place(nonce, Aad::from(self.context), &mut sealed).ok()?;
-        let (made, value) = plain.split_first_chunk()?;
+        let (made, rest) = plain.split_first_chunk()?;
+        let (length, padded) = rest.split_first_chunk()?;
+        let value = padded.get(..usize::from(u16::from_be_bytes(*length)))?;
         let age = clock::wall().seconds.saturating_sub(i64::from_be_bytes(*made));
         (0..=i64::from(self.lifetime_seconds)).contains(&age).then(|| value.to_vec())
     }

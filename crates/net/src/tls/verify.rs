@@ -5,6 +5,9 @@
 //! is to be believed is decided behind it: a server answers a bad one with a status, not with silence.
 
 use super::der::{Der, tag, whole_bits};
+use super::notes;
+use super::revocation::RevocationList;
+use super::subjects::check_constraints;
 use super::x509::{Certificate, KEY_CERT_SIGN};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
@@ -92,6 +95,7 @@ pub(crate) fn check_signature(
     // A scheme of TLS 1.3 names the curve as well, and so one algorithm.
     for candidate in fitting.take(if tls13 { 1 } else { usize::MAX }) {
         if candidate.verify_signature(key, message, signed.signature()).is_ok() {
+            notes::peer_signature(signed.scheme);
             return Ok(HandshakeSignatureValid::assertion());
         }
     }
@@ -124,15 +128,6 @@ pub struct Trust {
     lists: Vec<RevocationList>,
     /// How many certificates may stand between a leaf and an authority's own.
     depth_max: usize,
-}
-
-/// A revocation list: whose, when the next one is due, and the serial numbers on it.
-#[derive(Debug)]
-struct RevocationList {
-    issuer: Vec<u8>,
-    der: Vec<u8>,
-    next_update: Option<i64>,
-    serials: Vec<Vec<u8>>,
 }
 
 /// What is thought of a peer's certificate.
@@ -220,15 +215,23 @@ impl Trust {
     /// # Errors
     /// In OpenSSL's words: there is no list in it.
     pub fn revoke(&mut self, text: &[u8]) -> Result<(), String> {
-        self.lists.extend(read_lists(text)?);
+        self.lists.extend(RevocationList::read_all(text)?);
         Ok(())
     }
 
-    /// The subjects of the certificates of a text, as DER names: what clients are told.
+    /// The subjects of the certificates of a text, as DER names, each once: what clients are told.
     pub fn subjects(text: &[u8]) -> Vec<Vec<u8>> {
         let chain = super::identity::chain(text).unwrap_or_default();
-        let names = chain.iter().filter_map(|der| Some(Certificate::parse(der)?.subject_whole.to_vec()));
-        names.collect()
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        for der in &chain {
+            match Certificate::parse(der) {
+                Some(parsed) if !names.iter().any(|known| known == parsed.subject_whole) => {
+                    names.push(parsed.subject_whole.to_vec());
+                }
+                _ => {}
+            }
+        }
+        names
     }
 
     /// Judges what a client showed, its own certificate first.
@@ -253,7 +256,8 @@ impl Trust {
     }
 
     /// Builds the path from the leaf to an authority that is trusted, and checks every step of it. A trusted issuer
-    /// goes before one that was shown; of several with one name, the one whose key fits.
+    /// goes before one that was shown; of several with one name, the one whose key fits. All is looked at, and the
+    /// last failure counts, as with nginx, which lets OpenSSL go on behind each.
     fn find_path(
         &self,
         leaf: Certificate<'_>,
@@ -264,6 +268,7 @@ impl Trust {
         let trusted: Vec<Certificate<'_>> =
             self.authorities.iter().filter_map(|der| Certificate::parse(der)).collect();
         let mut path = vec![leaf];
+        let mut last_failure = None;
         loop {
             let last = &path[path.len() - 1];
             // One that is trusted itself ends the path.
@@ -280,64 +285,63 @@ impl Trust {
                     break;
                 }
             } else if last.is_self_issued() && is_signed_by(last, last) {
-                return Err(if path.len() == 1 { SELF_SIGNED } else { SELF_SIGNED_CHAIN });
+                last_failure = Some(if path.len() == 1 { SELF_SIGNED } else { SELF_SIGNED_CHAIN });
+                break;
             } else if let Some(issuer) = others.iter().find(issues) {
                 path.push(issuer.clone());
             } else {
-                return Err(if path.len() == 1 { NO_LEAF_ISSUER } else { NO_ISSUER });
+                last_failure = Some(if path.len() == 1 { NO_LEAF_ISSUER } else { NO_ISSUER });
+                break;
             }
             if path.len() > self.depth_max.saturating_add(2).min(CHAIN_MAX) {
                 return Err(TOO_LONG);
             }
         }
-        self.check_path(&path, purpose, now_seconds)
+        // Intermediates are those between the leaf and the authority at the end.
+        if path.len().saturating_sub(2) > self.depth_max {
+            last_failure = Some(TOO_LONG);
+        }
+        self.check_path(&path, purpose, now_seconds, &mut last_failure);
+        match last_failure {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
     }
 
-    /// Checks the certificates of a path whose signatures are right.
-    fn check_path(&self, path: &[Certificate<'_>], purpose: &[u8], now_seconds: i64) -> Result<(), Failure> {
+    /// Checks the certificates of a path whose signatures are right, in OpenSSL's order: what they are for, whether
+    /// they were taken back, their times, and whom their issuers may speak for.
+    fn check_path(
+        &self,
+        path: &[Certificate<'_>],
+        purpose: &[u8],
+        now_seconds: i64,
+        last_failure: &mut Option<Failure>,
+    ) {
         // Authorities below the leaf and not issued by themselves count against `pathLenConstraint`.
         let mut below = 0;
         for (place, certificate) in path.iter().enumerate() {
-            let extensions = &certificate.extensions;
-            if extensions.has_unknown_critical {
-                return Err(CRITICAL);
+            if let Err(failure) = check_extensions(certificate, place, below, purpose) {
+                *last_failure = Some(failure);
             }
-            if place > 0 {
-                let may_sign = extensions.key_usage.is_none_or(|bits| bits & KEY_CERT_SIGN != 0);
-                // A root of the first version says nothing about itself.
-                let is_authority = extensions.is_authority.unwrap_or(certificate.is_self_issued());
-                if !is_authority || !may_sign {
-                    return Err(NO_AUTHORITY);
-                }
-                if extensions.path_length_max.is_some_and(|most| below > most) {
-                    return Err(PATH_TOO_LONG);
-                }
-                below += u64::from(!certificate.is_self_issued());
-            }
-            let allows = |purposes: &Vec<&[u8]>| {
-                purposes.iter().any(|known| *known == purpose || *known == FOR_ANYTHING)
-            };
-            if !extensions.purposes.as_ref().is_none_or(allows) {
-                return Err(PURPOSE);
+            below += u64::from(place > 0 && !certificate.is_self_issued());
+        }
+        for (place, certificate) in path.iter().enumerate().filter(|_| !self.lists.is_empty()) {
+            let issuer = path.get(place + 1).unwrap_or(certificate);
+            if let Err(failure) = self.check_revocation(certificate, issuer, now_seconds) {
+                *last_failure = Some(failure);
             }
         }
-        // Intermediates are those between the leaf and the authority at the end.
-        if path.len().saturating_sub(2) > self.depth_max {
-            return Err(TOO_LONG);
-        }
-        for (place, certificate) in path.iter().enumerate() {
-            if !self.lists.is_empty() {
-                let issuer = path.get(place + 1).unwrap_or(certificate);
-                self.check_revocation(certificate, issuer, now_seconds)?;
-            }
+        for certificate in path.iter().rev() {
             if certificate.not_before > now_seconds {
-                return Err(NOT_YET_VALID);
+                *last_failure = Some(NOT_YET_VALID);
             }
             if certificate.not_after < now_seconds {
-                return Err(EXPIRED);
+                *last_failure = Some(EXPIRED);
             }
         }
-        Ok(())
+        if let Err(failure) = check_constraints(path) {
+            *last_failure = Some(failure);
+        }
     }
 
     fn check_revocation(
@@ -346,15 +350,44 @@ impl Trust {
         issuer: &Certificate<'_>,
         now_seconds: i64,
     ) -> Result<(), Failure> {
-        let mut lists = self.lists.iter().filter(|list| list.issuer == issuer.subject);
-        let list = lists.find(|list| is_list_of(&list.der, issuer)).ok_or(NO_CRL)?;
-        if list.next_update.is_some_and(|due| due < now_seconds) {
-            return Err(CRL_EXPIRED);
+        let list = self.lists.iter().find(|list| list.is_of(issuer)).ok_or(NO_CRL)?;
+        if list.names(certificate) {
+            return Err(REVOKED);
         }
-        match list.serials.iter().any(|serial| serial == certificate.serial) {
-            true => Err(REVOKED),
+        match list.next_update.is_some_and(|due| due < now_seconds) {
+            true => Err(CRL_EXPIRED),
             false => Ok(()),
         }
+    }
+}
+
+/// Checks what a certificate says about itself; `place` counts from the leaf, `below` the authorities under it.
+fn check_extensions(
+    certificate: &Certificate<'_>,
+    place: usize,
+    below: u64,
+    purpose: &[u8],
+) -> Result<(), Failure> {
+    let extensions = &certificate.extensions;
+    if extensions.has_unknown_critical {
+        return Err(CRITICAL);
+    }
+    if place > 0 {
+        let may_sign = extensions.key_usage.is_none_or(|bits| bits & KEY_CERT_SIGN != 0);
+        // A root of the first version says nothing about itself.
+        let is_authority = extensions.is_authority.unwrap_or(certificate.is_self_issued());
+        if !is_authority || !may_sign {
+            return Err(NO_AUTHORITY);
+        }
+        if extensions.path_length_max.is_some_and(|most| below > most) {
+            return Err(PATH_TOO_LONG);
+        }
+    }
+    let allows =
+        |purposes: &Vec<&[u8]>| purposes.iter().any(|known| *known == purpose || *known == FOR_ANYTHING);
+    match extensions.purposes.as_ref().is_none_or(allows) {
+        true => Ok(()),
+        false => Err(PURPOSE),
     }
 }
 
@@ -363,103 +396,16 @@ fn is_signed_by(certificate: &Certificate<'_>, issuer: &Certificate<'_>) -> bool
     signature_fits(certificate.signed, certificate.signature_algorithm, certificate.signature, issuer)
 }
 
-fn signature_fits(signed: &[u8], algorithm: &[u8], signature: &[u8], issuer: &Certificate<'_>) -> bool {
+pub(crate) fn signature_fits(
+    signed: &[u8],
+    algorithm: &[u8],
+    signature: &[u8],
+    issuer: &Certificate<'_>,
+) -> bool {
     let Some((key_algorithm, key)) = public_key(issuer.public_key) else { return false };
     algorithms().all.iter().any(|candidate| {
         candidate.signature_alg_id().as_ref() == algorithm
             && candidate.public_key_alg_id().as_ref() == key_algorithm
             && candidate.verify_signature(key, signed, signature).is_ok()
     })
-}
-
-/// Reads revocation lists (RFC 5280 section 5.1).
-fn read_lists(text: &[u8]) -> Result<Vec<RevocationList>, String> {
-    let none = "PEM_read_bio_X509_CRL() failed (SSL: error:0480006C:PEM routines::no start line:Expecting: X509 CRL)";
-    let sections = super::pem::sections(text);
-    let lists = sections.into_iter().filter(|section| section.label == "X509 CRL");
-    let lists: Option<Vec<RevocationList>> = lists.map(|section| read_list(section.der?)).collect();
-    match lists {
-        Some(lists) if !lists.is_empty() => Ok(lists),
-        _ => Err(none.to_owned()),
-    }
-}
-
-fn read_list(der: Vec<u8>) -> Option<RevocationList> {
-    let mut outer = Der(&der).inside(tag::SEQUENCE)?;
-    let mut parts = outer.inside(tag::SEQUENCE)?;
-    let _version = parts.optional(tag::INTEGER);
-    parts.expect(tag::SEQUENCE)?;
-    let issuer = parts.expect(tag::SEQUENCE)?.to_vec();
-    let _this_update = parts.any()?;
-    let is_time = matches!(parts.0.first(), Some(&(tag::UTC_TIME | tag::GENERALIZED_TIME)));
-    let next_update = if is_time { super::der::time(parts.any()?) } else { None };
-    let revoked = parts.inside(tag::SEQUENCE).into_iter().flatten();
-    let serials = revoked.filter_map(|entry| Some(Der(entry.content).expect(tag::INTEGER)?.to_vec()));
-    let serials = serials.collect();
-    Some(RevocationList { issuer, next_update, serials, der })
-}
-
-/// Is the list signed by this issuer?
-fn is_list_of(der: &[u8], issuer: &Certificate<'_>) -> bool {
-    let parts = || {
-        let mut outer = Der(der).inside(tag::SEQUENCE)?;
-        let signed = outer.optional(tag::SEQUENCE)?.whole;
-        Some((signed, outer.expect(tag::SEQUENCE)?, whole_bits(outer.expect(tag::BIT_STRING)?)?))
-    };
-    parts().is_some_and(|(signed, algorithm, signature)| signature_fits(signed, algorithm, signature, issuer))
-}
-
-/// Is a certificate for this host? Its alternative names say so; the common name only where there are none of DNS
-/// (X509_check_host(3)). An address is looked for among the addresses.
-pub(crate) fn is_for_host(der: &[u8], name: &str) -> bool {
-    const DNS_NAME: u8 = tag::implicit(2);
-    const IP_ADDRESS: u8 = tag::implicit(7);
-    let Some(certificate) = Certificate::parse(der) else { return false };
-    let names = || certificate.extensions.names.map(Der).into_iter().flatten();
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    if let Ok(address) = bare.parse::<std::net::IpAddr>() {
-        let bytes = match address {
-            std::net::IpAddr::V4(address) => address.octets().to_vec(),
-            std::net::IpAddr::V6(address) => address.octets().to_vec(),
-        };
-        return names().any(|value| value.tag == IP_ADDRESS && value.content == bytes);
-    }
-    let mut dns = names().filter(|value| value.tag == DNS_NAME).peekable();
-    if dns.peek().is_some() {
-        return dns.any(|value| pattern_matches(value.content, name.as_bytes()));
-    }
-    certificate.common_name().is_some_and(|common| pattern_matches(common, name.as_bytes()))
-}
-
-/// A name or `*.name`; the star stands for one label (RFC 6125 section 6.4.3).
-fn pattern_matches(pattern: &[u8], name: &[u8]) -> bool {
-    let name = name.strip_suffix(b".").unwrap_or(name);
-    match pattern.strip_prefix(b"*.") {
-        None => !name.is_empty() && pattern.eq_ignore_ascii_case(name),
-        Some(rest) => {
-            let Some(dot) = name.iter().position(|byte| *byte == b'.') else { return false };
-            dot > 0 && rest.contains(&b'.') && name[dot + 1..].eq_ignore_ascii_case(rest)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stars_stand_for_one_label() {
-        for (pattern, name, expected) in [
-            ("a.example", "A.Example", true),
-            ("a.example", "a.example.", true),
-            ("*.example.org", "a.example.org", true),
-            ("*.example.org", "a.b.example.org", false),
-            ("*.example.org", "example.org", false),
-            ("*.org", "example.org", false),
-            ("a*.example.org", "ab.example.org", false),
-            ("", "", false),
-        ] {
-            assert_eq!(pattern_matches(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
-        }
-    }
 }

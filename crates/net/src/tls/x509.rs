@@ -46,6 +46,8 @@ pub(crate) struct Extensions<'a> {
     pub(crate) key_usage: Option<u16>,
     /// Purposes of ExtKeyUsage, as the contents of the OIDs.
     pub(crate) purposes: Option<Vec<&'a [u8]>>,
+    /// What NameConstraints says an authority may speak for.
+    pub(crate) name_constraints: Option<&'a [u8]>,
     /// GeneralNames of SubjectAltName.
     pub(crate) names: Option<&'a [u8]>,
     /// `keyIdentifier` of AuthorityKeyIdentifier.
@@ -145,6 +147,8 @@ impl<'a> Extensions<'a> {
                     let key = value.inside(tag::SEQUENCE)?.find(|part| part.tag == tag::implicit(0));
                     all.authority_key = key.map(|key| key.content);
                 }
+                // nameConstraints
+                [0x55, 0x1d, 30] => all.name_constraints = Some(value.expect(tag::SEQUENCE)?),
                 // subjectAltName
                 [0x55, 0x1d, 17] => all.names = Some(value.expect(tag::SEQUENCE)?),
                 // authorityInfoAccess
@@ -176,6 +180,12 @@ fn attributes(name: &[u8]) -> impl Iterator<Item = (&[u8], Value<'_>)> {
         let mut parts = Der(attribute.content);
         Some((parts.expect(tag::OID)?, parts.any()?))
     })
+}
+
+/// The email addresses in a name.
+pub(crate) fn email_addresses(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const EMAIL_ADDRESS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1];
+    attributes(name).filter(|(oid, _)| *oid == EMAIL_ADDRESS).map(|(_, value)| value.content)
 }
 
 /// A name as nginx's `$ssl_client_s_dn` shows it (RFC 2253: the last attribute first).
