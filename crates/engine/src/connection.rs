@@ -375,7 +375,7 @@ enum Unfinished {
 
 /// Writes down why no request came.
 fn explain_silence(thread: &Thread, facts: &Facts, end: &Result<usize, StreamError>) {
-    let (peer, listen) = (&facts.peer, &facts.listen);
+    let (peer, listen) = (facts.peer.host(), &facts.listen);
     let snapshot = thread.snapshot();
     let log =
         |message: std::fmt::Arguments<'_>| thread.log(&snapshot, Level::Info, Some(facts.number), message);

@@ -113,7 +113,7 @@ pub async fn handshake(
 ) -> Outcome {
     let snapshot = thread.snapshot();
     let log = |message: std::fmt::Arguments<'_>| {
-        let (peer, listen) = (&facts.peer, &facts.listen);
+        let (peer, listen) = (facts.peer.host(), &facts.listen);
         let text = format_args!("{message} while SSL handshaking, client: {peer}, server: {listen}");
         thread.log(&snapshot, Level::Info, Some(facts.number), text);
     };
@@ -146,7 +146,7 @@ pub async fn handshake(
         Ok(session) => return Outcome::Secure(Box::new(session)),
         Err(Failed::Rejected) => log(format_args!("handshake rejected")),
         Err(Failed::Certificate(problem)) => {
-            let (peer, listen) = (&facts.peer, &facts.listen);
+            let (peer, listen) = (facts.peer.host(), &facts.listen);
             let text = format_args!("{problem} while SSL handshaking, client: {peer}, server: {listen}");
             thread.log(&snapshot, Level::Error, Some(facts.number), text);
             log(format_args!("SSL_do_handshake() failed (SSL: error:0A000179:SSL routines::cert cb error)"));
@@ -274,6 +274,13 @@ pub fn refusal(request: &mut Request<'_>, listener: &Listen) -> Option<Flow> {
     if !listener.ssl {
         return None;
     }
+    let before = std::mem::replace(&mut request.action, "reading client request headers");
+    let refused = refusal_of_tls(request);
+    request.action = before;
+    refused
+}
+
+fn refusal_of_tls(request: &mut Request<'_>) -> Option<Flow> {
     let Some(session) = request.connection.session.clone() else {
         request.log_error(Level::Info, format_args!("client sent plain HTTP request to HTTPS port"));
         return Some(Flow::Deny(Status::TO_HTTPS));

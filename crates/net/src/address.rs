@@ -46,6 +46,11 @@ impl Address {
         self.inet().is_some_and(|address| address.ip().is_unspecified())
     }
 
+    /// To be shown without the port.
+    pub fn host(&self) -> Host<'_> {
+        Host(self)
+    }
+
     /// Appends the text without the port, as in nginx's `client: 127.0.0.1` and `$remote_addr`; `unix:` and the
     /// path for a unix socket.
     pub fn write_host(&self, out: &mut Vec<u8>) {
@@ -106,6 +111,17 @@ impl Address {
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Address {
         Address::Inet(address)
+    }
+}
+
+/// An address without its port, as logs name clients.
+pub struct Host<'a>(&'a Address);
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::new();
+        self.0.write_host(&mut text);
+        out.write_str(&String::from_utf8_lossy(&text))
     }
 }
 

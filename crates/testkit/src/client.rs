@@ -4,6 +4,7 @@ use crate::http2::Http2;
 use crate::message::{Message, split_field};
 use crate::text::show;
 use bstr::ByteSlice;
+use rustls::ClientConnection;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -28,6 +29,9 @@ pub struct Connection {
     buffer: Vec<u8>,
     ended: bool,
     http2: Option<Box<Http2>>,
+    tls: Option<Box<ClientConnection>>,
+    /// The alert with which the server ended the handshake.
+    alert: Option<u8>,
 }
 
 /// What came of waiting for a response.
@@ -62,7 +66,63 @@ impl Connection {
             socket
         };
         socket.set_write_timeout(Some(PATIENCE)).map_err(fail)?;
-        Ok(Self { socket, buffer: Vec::new(), ended: false, http2: None })
+        Ok(Self::over(socket))
+    }
+
+    fn over(socket: Socket) -> Self {
+        Self { socket, buffer: Vec::new(), ended: false, http2: None, tls: None, alert: None }
+    }
+
+    /// Begins TLS. An alert of the server's is an answer, see [`Connection::alert`].
+    ///
+    /// # Errors
+    /// In words: there was no handshake, and not because the server said so.
+    pub fn secure(&mut self, mut tls: ClientConnection) -> Result<(), String> {
+        self.socket.set_read_timeout(Some(PATIENCE)).map_err(|e| e.to_string())?;
+        while tls.is_handshaking() {
+            let Err(error) = tls.complete_io(&mut self.socket) else { continue };
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+            let Some(rustls::Error::AlertReceived(alert)) = inner else {
+                return Err(format!("the handshake failed: {error}"));
+            };
+            self.alert = Some(u8::from(*alert));
+            self.ended = true;
+            return Ok(());
+        }
+        self.tls = Some(Box::new(tls));
+        Ok(())
+    }
+
+    /// The number of the alert with which the server ended the handshake.
+    pub fn alert(&self) -> Option<u8> {
+        self.alert
+    }
+
+    /// The certificate that the server showed.
+    pub fn shown_certificate(&self) -> Option<&[u8]> {
+        self.tls.as_ref()?.peer_certificates()?.first().map(|der| &der[..])
+    }
+
+    /// Does it speak TLS?
+    pub(crate) fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    fn write_all(&mut self, piece: &[u8]) -> std::io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => {
+                let mut stream = rustls::Stream::new(&mut **tls, &mut self.socket);
+                stream.write_all(piece).and_then(|()| stream.flush())
+            }
+            None => self.socket.write_all(piece),
+        }
+    }
+
+    fn read(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).read(piece),
+            None => self.socket.read(piece),
+        }
     }
 
     /// A connection that an origin accepted.
@@ -70,7 +130,7 @@ impl Connection {
         // Without these the origin is slower, not wrong.
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_write_timeout(Some(PATIENCE));
-        Self { socket, buffer: Vec::new(), ended: false, http2: None }
+        Self::over(socket)
     }
 
     /// Sends; with `split` every byte by itself. A server that closes early is not an error here: what it answered
@@ -81,7 +141,7 @@ impl Connection {
     pub fn send(&mut self, bytes: &[u8], split: bool) -> Result<(), String> {
         let pieces = if split { 1 } else { bytes.len().max(1) };
         for piece in bytes.chunks(pieces) {
-            match self.socket.write_all(piece) {
+            match self.write_all(piece) {
                 Ok(()) => {}
                 Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                     return Ok(());
@@ -117,8 +177,12 @@ impl Connection {
     }
 
     /// Says that no more will be sent.
-    pub fn shutdown(&self) {
+    pub fn shutdown(&mut self) {
         // The peer may be gone already; the response tells.
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let _ = tls.write_tls(&mut self.socket);
+        }
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
@@ -298,10 +362,12 @@ impl Connection {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         self.socket.set_read_timeout(Some(left)).map_err(|e| e.to_string())?;
         let mut piece = [0; 16 << 10];
-        match self.socket.read(&mut piece) {
+        match self.read(&mut piece) {
             Ok(0) => self.ended = true,
             Ok(count) => self.buffer.extend_from_slice(&piece[..count]),
-            Err(e) if e.kind() == ErrorKind::ConnectionReset => self.ended = true,
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                self.ended = true;
+            }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 let came = if self.buffer.is_empty() { "nothing".to_owned() } else { show(&self.buffer) };

@@ -29,7 +29,7 @@ pub struct Scenario {
 /// Something a scenario does or checks.
 #[derive(Debug)]
 pub enum Step {
-    /// Writes a file under the prefix.
+    /// Writes a file, or certificates, under the prefix.
     File(Block),
     /// A server behind the proxy.
     Origin(Block),
@@ -222,8 +222,8 @@ impl Reader {
                 self.scenarios.push(Scenario { title: self.title.clone(), config: block, guard, steps });
                 self.configured = true;
             }
-            "file" | "origin" => {
-                let step = if block.kind == "file" { Step::File(block) } else { Step::Origin(block) };
+            "file" | "certificates" | "origin" => {
+                let step = if block.kind == "origin" { Step::Origin(block) } else { Step::File(block) };
                 match self.scenarios.last_mut() {
                     Some(scenario) if self.configured => scenario.steps.push(step),
                     _ => self.waiting.push(step),

@@ -1,4 +1,4 @@
-//! Requests over HTTP/2 without TLS: a spec writes and reads messages of HTTP/1, this carries them in frames.
+//! Requests over HTTP/2: a spec writes and reads messages of HTTP/1, this carries them in frames.
 
 use crate::client::{Connection, PATIENCE};
 use crate::message::Message;
@@ -38,7 +38,8 @@ impl Http2 {
         let end = request.find("\r\n\r\n").ok_or("the request has no end of its head")?;
         let head = Message::parse_head(&request[..end]);
         let mut body = &request[end + 4..];
-        let stream = self.open(&head)?;
+        let scheme: &[u8] = if connection.is_secure() { b"https" } else { b"http" };
+        let stream = self.open(&head, scheme)?;
         if body.is_empty() {
             self.codec.finish(stream, &Fields::new());
         }
@@ -74,7 +75,7 @@ impl Http2 {
     }
 
     /// Sends the head.
-    fn open(&mut self, head: &Message) -> Result<u32, String> {
+    fn open(&mut self, head: &Message, scheme: &[u8]) -> Result<u32, String> {
         let words: Vec<&[u8]> = head.start.split_str(" ").collect();
         let [method, target, _] = words[..] else {
             return Err("the request line has not three words".to_owned());
@@ -82,7 +83,7 @@ impl Http2 {
         let stream = self.codec.open(method == b"HEAD").ok_or("the server takes no more streams")?;
         let mut out = self.codec.begin_head(stream);
         out.field(b":method", method);
-        out.field(b":scheme", b"http");
+        out.field(b":scheme", scheme);
         out.field(b":path", target);
         let host = head.value("host").unwrap_or_default();
         out.field(b":authority", host);

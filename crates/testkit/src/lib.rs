@@ -5,6 +5,7 @@
 //! program under test, [`client`] talks to it, [`message`] compares what came with what was written, and [`run`]
 //! puts it together. This crate is used by tests and by `cargo xtask`, never by the program itself.
 
+pub mod certificates;
 pub mod client;
 pub mod config;
 pub mod document;
@@ -16,6 +17,7 @@ pub mod ports;
 pub mod run;
 pub mod server;
 pub mod text;
+pub mod tls;
 
 pub use document::Document;
 pub use run::{Outcome, run_document};

@@ -1,5 +1,6 @@
 //! Running a document: each scenario in a fresh folder, on a server of its own, step by step.
 
+use crate::certificates;
 use crate::client::{Answer, Connection, PATIENCE};
 use crate::config;
 use crate::document::{Block, Checked, Document, Exchange, Guard, Scenario, Step, for_program};
@@ -9,10 +10,12 @@ use crate::origin::{Origin, reserve};
 use crate::ports::free_port;
 use crate::server::{Binary, Server};
 use crate::text::{Places, difference, show};
+use crate::tls;
 use bstr::ByteSlice;
 use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,6 +24,12 @@ const STARTS_MAX: usize = 3;
 
 /// The ports a scenario may name: `%PORT%` to `%PORT9%`.
 const PORTS: usize = 9;
+
+/// What may stand on the fence of a request.
+const REQUEST_WORDS: [&str; 15] = [
+    "continue", "raw", "part", "split", "shutdown", "abort", "http2", "to=", "from=", "tls", "tls=",
+    "tls1.2", "cert=", "resume", "sees=",
+];
 
 /// A line of a document and what is wrong there.
 type Failure = (usize, String);
@@ -128,6 +137,8 @@ struct Runner<'d> {
     origins: Vec<Origin>,
     server: Option<Server>,
     connection: Option<Open>,
+    /// What the last client said in its handshake, and the sessions it knows.
+    tls_settings: Option<Arc<rustls::ClientConfig>>,
     /// How far each log has been compared, in lines.
     log_lines: HashMap<String, usize>,
     failures: Vec<Failure>,
@@ -151,6 +162,7 @@ impl<'d> Runner<'d> {
             origins: Vec::new(),
             server: None,
             connection: None,
+            tls_settings: None,
             log_lines: HashMap::new(),
             failures: Vec::new(),
         }
@@ -248,6 +260,10 @@ impl<'d> Runner<'d> {
     }
 
     fn write_file(&self, block: &Block) -> Result<(), Failure> {
+        if block.kind == "certificates" {
+            known_words(block, &[])?;
+            return certificates::make(block, &self.directory);
+        }
         let fail = |e: std::io::Error| (block.line, e.to_string());
         let name = block.words.first().ok_or((block.line, "a file block needs a name".to_owned()))?;
         let path = self.directory.join(name);
@@ -339,8 +355,7 @@ impl<'d> Runner<'d> {
         if has_twin && exchange.guard.differs.is_none() {
             return Err(one("a response marked nginx needs a differs: line above the request"));
         }
-        let words = ["continue", "raw", "part", "split", "shutdown", "abort", "http2", "to=", "from="];
-        known_words(request, &words).map_err(|f| vec![f])?;
+        known_words(request, &REQUEST_WORDS).map_err(|f| vec![f])?;
         if responses.is_empty() && !request.has("abort") && !request.has("part") {
             return Err(one(
                 "no response block; write http abort for a client that goes away, http part for one that pauses",
@@ -351,7 +366,9 @@ impl<'d> Runner<'d> {
         let mut open = self.open(request)?;
         open.methods.extend(composed.methods);
         open.line = request.line;
-        if request.has("http2") {
+        if open.connection.alert().is_some() {
+            // The response says which.
+        } else if request.has("http2") {
             open.connection.exchange_http2(&composed.bytes).map_err(|e| one(&e))?;
         } else {
             open.connection.send(&composed.bytes, request.has("split")).map_err(|e| one(&e))?;
@@ -378,8 +395,28 @@ impl<'d> Runner<'d> {
         }
         self.close_connection();
         let to = self.places.fill(request.value("to").unwrap_or("127.0.0.1:%PORT%"));
-        let connection = Connection::open(&to, request.value("from")).map_err(|e| vec![(request.line, e)])?;
+        let one = |error| vec![(request.line, error)];
+        let mut connection = Connection::open(&to, request.value("from")).map_err(one)?;
+        if tls::is_wanted(request) {
+            self.secure(request, &mut connection).map_err(one)?;
+        }
         Ok(Open { connection, methods: VecDeque::new(), line: request.line })
+    }
+
+    /// Begins TLS, with what is known of the session before where the block says so.
+    fn secure(&mut self, request: &Block, connection: &mut Connection) -> Result<(), String> {
+        let settings = match self.tls_settings.take().filter(|_| request.has("resume")) {
+            Some(settings) => settings,
+            None => tls::settings(request, &self.directory)?,
+        };
+        self.tls_settings = Some(settings.clone());
+        connection.secure(tls::connection(request, settings)?)?;
+        let Some(name) = request.value("sees") else { return Ok(()) };
+        let expected = tls::certificates(&self.directory.join(format!("{name}.crt")))?;
+        match connection.shown_certificate() == expected.first().map(|der| &der[..]) {
+            true => Ok(()),
+            false => Err(format!("the server shows another certificate than {name}")),
+        }
     }
 
     fn close_connection(&mut self) {
@@ -392,7 +429,13 @@ impl<'d> Runner<'d> {
 
     fn response(&self, open: &mut Open, block: &Block) -> Result<(), Vec<Failure>> {
         let one = |message: String| vec![(block.line, message)];
-        known_words(block, &["nginx", "close", "crlf", "bare", "bytes"]).map_err(|f| vec![f])?;
+        known_words(block, &["nginx", "close", "crlf", "bare", "bytes", "alert"]).map_err(|f| vec![f])?;
+        if block.has("alert") || open.connection.alert().is_some() {
+            let said = open.connection.alert().map_or("none".to_owned(), |number| number.to_string());
+            let expected = if block.has("alert") { block.text.trim() } else { "none" };
+            let failed = || one(format!("expected the alert {expected} in the handshake, got {said}"));
+            return if said == expected { Ok(()) } else { Err(failed()) };
+        }
         let bare = block.has("bare") || block.has("bytes");
         if block.has("bytes") {
             let expected = crate::text::unescape(&self.places.fill(&block.text)).map_err(one)?;

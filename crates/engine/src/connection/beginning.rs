@@ -114,7 +114,7 @@ async fn read_proxy_protocol(
     if !input.is_empty() {
         let end = memchr::memchr2(b'\r', b'\n', &input).unwrap_or(input.len());
         let line = bstr::BStr::new(&input[..end]);
-        let (peer, listen) = (&facts.peer, &facts.listen);
+        let (peer, listen) = (facts.peer.host(), &facts.listen);
         let text = format_args!(
             "broken header: \"{line}\" while reading PROXY protocol, client: {peer}, server: {listen}"
         );

@@ -544,7 +544,7 @@ impl Task<'_> {
     }
 
     fn log(&self, message: std::fmt::Arguments<'_>) {
-        let (peer, listen) = (&self.facts.peer, &self.facts.listen);
+        let (peer, listen) = (self.facts.peer.host(), &self.facts.listen);
         let text =
             format_args!("{message} while processing HTTP/2 connection, client: {peer}, server: {listen}");
         self.thread.log(&self.thread.snapshot(), Level::Info, Some(self.facts.number), text);
