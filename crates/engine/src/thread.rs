@@ -194,6 +194,7 @@ impl Thread {
         // One thread of the process keeps the names of upstreams fresh for all.
         if snapshot.claim_names() {
             crate::upstream::resolve_in_background(self, &snapshot);
+            crate::tls::stapling::keep_fresh_in_background(self, &snapshot);
         }
     }
 

@@ -1,7 +1,9 @@
 //! TLS of client connections: the handshake that chooses its server by name, and what a request on a TLS port must
-//! fulfil before it is served. Certificates that variables name are in [`named`].
+//! fulfil before it is served. Certificates that variables name are in [`named`],
+//! answers that are stapled to certificates in [`stapling`].
 
 pub mod named;
+pub mod stapling;
 
 use crate::Request;
 use crate::acme::board;
@@ -18,6 +20,7 @@ use net::tls::{
     CipherSuite, Established, HandshakeError, Hello, NamedGroup, ServerSettings, SignatureScheme, Trust,
     Verified,
 };
+use stapling::Stapling;
 use std::sync::Arc;
 
 /// How much of a first read decides whether a client speaks TLS, bytes; a usual hello fits.
@@ -31,6 +34,8 @@ pub struct ServerTls {
     pub settings_http2: Option<ServerSettings>,
     /// Its certificates, where variables name them: they come with each connection.
     pub named: Option<NamedCertificates>,
+    /// Certificates for which answers are asked for.
+    pub staplings: Vec<Arc<Stapling>>,
     /// `ssl_reject_handshake`.
     pub reject_handshake: bool,
     /// `ssl_verify_client`.

@@ -3,8 +3,11 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use support::server::Server;
 use support::{is_installed, nothing_may_be_skipped};
 
@@ -254,6 +257,78 @@ fn certificates_that_variables_name() {
     let path = server.path("nobody.crt");
     let expected = format!("cannot load certificate \"{}\": BIO_new_file() failed", path.display());
     assert!(log.contains(&expected) && log.contains("cert cb error"), "{log}");
+}
+
+/// Answers every request with these bytes as an OCSP response, until the process ends.
+fn answer_in_background(listener: TcpListener, answer: Vec<u8>) {
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = Vec::new();
+            let mut piece = [0; 1024];
+            while !request.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut piece) {
+                    Ok(count @ 1..) => request.extend_from_slice(&piece[..count]),
+                    _ => break,
+                }
+            }
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/ocsp-response\r\nContent-Length: {}\r\n\r\n",
+                answer.len()
+            );
+            // A client that is gone is no matter of ours.
+            let _ = stream.write_all(&[head.as_bytes(), &answer].concat());
+        }
+    });
+}
+
+#[test]
+fn answers_about_certificates_are_stapled() {
+    let Some(server) = server("tls-stapling") else { return };
+    let visitor = Visitor(&server);
+    let folder = server.folder.path();
+    let serial = run(folder, "openssl", &["x509", "-in", "client.crt", "-noout", "-serial"]);
+    let serial = serial.trim().trim_start_matches("serial=");
+    let make_answer = |status: &str, name: &str| {
+        let index = format!("{status}\t{serial}\tunknown\t/CN=client\n");
+        std::fs::write(folder.join("index"), index).expect("the folder is ours");
+        let question =
+            ["ocsp", "-issuer", "authority.crt", "-cert", "client.crt", "-no_nonce", "-reqout", "question"];
+        run(folder, "openssl", &question);
+        let signer = ["-CA", "authority.crt", "-rsigner", "authority.crt", "-rkey", "authority.key"];
+        let files = ["ocsp", "-index", "index", "-reqin", "question", "-ndays", "1", "-respout", name];
+        let said = run(folder, "openssl", &[&files[..], &signer].concat());
+        std::fs::read(folder.join(name)).unwrap_or_else(|_| panic!("{said}"))
+    };
+    let good = make_answer("V\t491231235959Z\t", "good.der");
+    let revoked = make_answer("R\t491231235959Z\t250101000000Z", "revoked.der");
+    for (port, answer) in [(8460, good), (8461, revoked)] {
+        let listener = TcpListener::bind((server.host.as_str(), port)).expect("the address is ours");
+        answer_in_background(listener, answer);
+    }
+    let host = &server.host;
+    let one = |port: u16, stapling: &str| {
+        format!(
+            "server {{ listen {host}:{port} ssl; ssl_certificate client.crt; ssl_certificate_key client.key; \
+             ssl_trusted_certificate authority.crt; ssl_stapling on; ssl_stapling_verify on; {stapling} }}"
+        )
+    };
+    let asked = |port: u16| format!("ssl_stapling_responder http://{host}:{port}/;");
+    let servers =
+        [one(8451, "ssl_stapling_file good.der;"), one(8452, &asked(8460)), one(8453, &asked(8461))];
+    let text = CONFIGURATION.trim_end().strip_suffix('}').expect("a block ends it").to_owned();
+    server.write(&format!("{text}{}}}", servers.concat()));
+    server.says(&["-s", "reload"], 0);
+    let status = |port: u16| visitor.openssl(port, &["-status"]);
+    let said = status(8451);
+    assert!(said.contains("Cert Status: good"), "{said}");
+    // It is asked for in the background, one certificate after the other.
+    let told = "certificate status \"revoked\" in the OCSP response while requesting certificate status";
+    let mut tries = (0..200).map(|_| std::thread::sleep(Duration::from_millis(50)));
+    assert!(tries.any(|()| server.log().contains(told)), "{}", server.log());
+    let said = status(8452);
+    assert!(said.contains("Cert Status: good"), "{said}");
+    let said = status(8453);
+    assert!(said.contains("no response sent"), "what is revoked is not said: {said}");
 }
 
 #[test]

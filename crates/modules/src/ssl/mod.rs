@@ -3,6 +3,7 @@
 //! upstreams in [`upstream`].
 
 mod settings;
+mod stapling;
 pub mod upstream;
 mod variables;
 
@@ -43,6 +44,10 @@ struct Conf {
     client_certificate: Inherit<BString>,
     trusted_certificate: Inherit<BString>,
     crl: Inherit<BString>,
+    stapling: Inherit<Flag>,
+    stapling_file: Inherit<BString>,
+    stapling_responder: Inherit<BString>,
+    stapling_verify: Inherit<Flag>,
 }
 
 /// `ssl_certificate_cache off | max=N [inactive=time] [valid=time]`
@@ -272,6 +277,30 @@ pub static MODULE: Module = Module {
             default: "",
             set: field!(Conf.crl),
             doc: "Lists of revoked certificates.",
+        },
+        Directive {
+            name: "ssl_stapling",
+            default: "off",
+            set: field!(Conf.stapling),
+            doc: "Whether an answer about the certificate (OCSP) goes out with it.",
+        },
+        Directive {
+            name: "ssl_stapling_file",
+            default: "",
+            set: field!(Conf.stapling_file),
+            doc: "A file with the answer, which is not asked for then.",
+        },
+        Directive {
+            name: "ssl_stapling_responder",
+            default: "",
+            set: field!(Conf.stapling_responder),
+            doc: "Who is asked, instead of whom the certificate names.",
+        },
+        Directive {
+            name: "ssl_stapling_verify",
+            default: "off",
+            set: field!(Conf.stapling_verify),
+            doc: "Whether the answer must come from the certificate's issuer or whom that has appointed.",
         },
     ],
     families: &[],

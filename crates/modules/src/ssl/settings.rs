@@ -18,7 +18,7 @@ use template::Template;
 /// What one session of `ssl_session_cache builtin` is reckoned at, bytes.
 const SESSION_BYTES: usize = 256;
 /// The variables that stand for a certificate from an issuer (`acme_certificate`) and for its key.
-const ACME_CERTIFICATE: &str = "$acme_certificate";
+pub(super) const ACME_CERTIFICATE: &str = "$acme_certificate";
 const ACME_CERTIFICATE_KEY: &str = "$acme_certificate_key";
 /// The number of "no such file" (`ENOENT`).
 const NO_ENTRY: i32 = 2;
@@ -83,6 +83,7 @@ impl Maker<'_> {
             settings: None,
             settings_http2: None,
             named: None,
+            staplings: Vec::new(),
             reject_handshake,
             verify: *conf.verify_client,
             trust: None,
@@ -147,6 +148,7 @@ impl Maker<'_> {
                     Certificate::Named(_) => {}
                 }
             }
+            self.staple(conf, options, tls)?;
         } else {
             let reader = self.reader(passwords, &conf.certificate_cache);
             tls.named = Some(NamedCertificates { certificates, reader });

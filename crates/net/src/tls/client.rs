@@ -68,7 +68,7 @@ impl ClientSettings {
         let builder = builder.with_protocol_versions(versions).map_err(|error| error.to_string())?;
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer));
         let mut config = match &options.identity {
-            Some(identity) => builder.with_client_cert_resolver(Arc::new(Own(identity.0.clone()))),
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(Own(identity.certified()))),
             None => builder.with_no_client_auth(),
         };
         if options.http2 {
@@ -85,7 +85,7 @@ impl ClientSettings {
     /// The same for one connection that has its own certificate.
     pub fn with_identity(&self, identity: &Identity) -> ClientSettings {
         let mut config = ClientConfig::clone(&self.config);
-        config.client_auth_cert_resolver = Arc::new(Own(identity.0.clone()));
+        config.client_auth_cert_resolver = Arc::new(Own(identity.certified()));
         ClientSettings { config: Arc::new(config), trust: self.trust.clone() }
     }
 

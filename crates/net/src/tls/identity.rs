@@ -3,15 +3,36 @@
 use super::der::{Der, tag};
 use super::key::{self, KeyError};
 use super::{notes, pem, x509};
+use crate::clock;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// A certificate with its chain and its key.
 #[derive(Clone, Debug)]
-pub struct Identity(pub(crate) Arc<CertifiedKey>);
+pub struct Identity {
+    certified: Arc<CertifiedKey>,
+    staple: Option<Arc<Staple>>,
+}
+
+/// An answer about a certificate that goes out with it (OCSP stapling); others put it here while handshakes go on.
+#[derive(Debug, Default)]
+pub struct Staple {
+    /// The same certificate with the answer, and until when that holds, seconds since 1970.
+    current: RwLock<Option<(Arc<CertifiedKey>, i64)>>,
+}
+
+impl Staple {
+    /// Puts an answer (DER) to this certificate, which holds until then, seconds since 1970.
+    pub fn put(&self, identity: &Identity, answer: Vec<u8>, until_seconds: i64) {
+        let mut certified = CertifiedKey::clone(&identity.certified);
+        certified.ocsp = Some(answer);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Some((Arc::new(certified), until_seconds));
+    }
+}
 
 /// Why one cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,12 +79,33 @@ impl Identity {
         {
             return None;
         }
-        Some(Identity(Arc::new(CertifiedKey::new(chain, signer))))
+        Some(Identity { certified: Arc::new(CertifiedKey::new(chain, signer)), staple: None })
+    }
+
+    /// What goes into a handshake, with an answer to be stapled where there is one that holds.
+    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
+        let stapled = self.staple.as_ref().and_then(|staple| {
+            let current = staple.current.read().unwrap_or_else(PoisonError::into_inner);
+            let (certified, until_seconds) = current.as_ref()?;
+            (*until_seconds >= clock::wall().seconds).then(|| certified.clone())
+        });
+        stapled.unwrap_or_else(|| self.certified.clone())
+    }
+
+    /// Its key.
+    pub(crate) fn key(&self) -> &dyn SigningKey {
+        &*self.certified.key
+    }
+
+    /// The same with a place for an answer, and that place.
+    pub fn with_staple(mut self) -> (Identity, Arc<Staple>) {
+        let staple = self.staple.get_or_insert_default().clone();
+        (self, staple)
     }
 
     /// The kind of its key.
     pub(crate) fn algorithm(&self) -> SignatureAlgorithm {
-        self.0.key.algorithm()
+        self.certified.key.algorithm()
     }
 
     /// Are the two keys of one kind?
@@ -74,7 +116,8 @@ impl Identity {
     /// What is odd about it at this time (seconds since 1970).
     pub fn oddities(&self, now_seconds: i64) -> Vec<Oddity> {
         let mut odd = Vec::new();
-        let chain: Vec<_> = self.0.cert.iter().filter_map(|der| x509::Certificate::parse(der)).collect();
+        let chain: Vec<_> =
+            self.certified.cert.iter().filter_map(|der| x509::Certificate::parse(der)).collect();
         if let Some(first) = chain.first() {
             if first.not_after < now_seconds {
                 odd.extend(x509::time_text(first.validity[1]).map(Oddity::Expired));
@@ -91,26 +134,26 @@ impl Identity {
 
     /// When it is valid, seconds since 1970: the first and the last.
     pub fn validity(&self) -> Option<(i64, i64)> {
-        let leaf = x509::Certificate::parse(self.0.cert.first()?)?;
+        let leaf = x509::Certificate::parse(self.certified.cert.first()?)?;
         Some((leaf.not_before, leaf.not_after))
     }
 
     /// The identifier of its issuer's key and its serial number (the content of the INTEGER), which name it where its
     /// issuer is asked about it (RFC 9773 section 4.1).
     pub fn issuer_key_and_serial(&self) -> Option<(Vec<u8>, Vec<u8>)> {
-        let leaf = x509::Certificate::parse(self.0.cert.first()?)?;
+        let leaf = x509::Certificate::parse(self.certified.cert.first()?)?;
         Some((leaf.extensions.authority_key?.to_vec(), leaf.serial.to_vec()))
     }
 
     /// Was the topmost certificate of its chain issued by somebody with this common name?
     pub fn is_rooted_in(&self, common_name: &[u8]) -> bool {
-        let top = self.0.cert.last().and_then(|der| x509::Certificate::parse(der));
+        let top = self.certified.cert.last().and_then(|der| x509::Certificate::parse(der));
         top.is_some_and(|top| top.issuer_common_names().any(|name| name == common_name))
     }
 
     /// The certificates, the leaf first, as DER.
     pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.cert.iter().map(|der| &der[..])
+        self.certified.cert.iter().map(|der| &der[..])
     }
 }
 

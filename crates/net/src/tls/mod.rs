@@ -11,6 +11,7 @@ mod issued;
 mod key;
 pub mod names;
 mod notes;
+pub mod ocsp;
 mod peer;
 mod pem;
 mod revocation;
@@ -24,7 +25,7 @@ mod x509;
 
 pub use client::{ClientOptions, ClientSettings};
 pub use handshake::{Established, HandshakeError, Hello};
-pub use identity::{Identity, IdentityError, Oddity, open_failed, private_key_der};
+pub use identity::{Identity, IdentityError, Oddity, Staple, open_failed, private_key_der};
 pub use issued::Issued;
 pub use peer::Shown;
 pub use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SignatureScheme};

@@ -159,7 +159,7 @@ impl ResolvesServerCert for Resolver {
 
 fn choose(all: &[Identity], hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
     if let [only] = all {
-        return Some(only.0.clone());
+        return Some(only.certified());
     }
     let newer = hello.cipher_suites().iter().any(|suite| names::is_tls13(*suite));
     let usable = |scheme: SignatureScheme| {
@@ -168,11 +168,11 @@ fn choose(all: &[Identity], hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>
         let fits = newer || hello.cipher_suites().iter().any(|suite| names::goes_with(*suite, algorithm));
         let mut identities = all.iter().filter(|_| fits);
         identities.find(|identity| {
-            identity.algorithm() == algorithm && identity.0.key.choose_scheme(&[scheme]).is_some()
+            identity.algorithm() == algorithm && identity.key().choose_scheme(&[scheme]).is_some()
         })
     };
     let found = hello.signature_schemes().iter().find_map(|scheme| usable(*scheme));
-    found.or(all.first()).map(|identity| identity.0.clone())
+    found.or(all.first()).map(Identity::certified)
 }
 
 fn algorithm_of(scheme: SignatureScheme) -> Option<SignatureAlgorithm> {

@@ -218,6 +218,12 @@ impl Trust {
         Ok(())
     }
 
+    /// The certificates of a text, as DER.
+    pub fn certificates(text: &[u8]) -> Vec<Vec<u8>> {
+        let chain = super::identity::chain(text).unwrap_or_default();
+        chain.into_iter().map(|der| der.to_vec()).collect()
+    }
+
     /// The subjects of the certificates of a text, as DER names, each once: what clients are told.
     pub fn subjects(text: &[u8]) -> Vec<Vec<u8>> {
         let chain = super::identity::chain(text).unwrap_or_default();
@@ -392,7 +398,7 @@ fn check_extensions(
 }
 
 /// Is the signature on a certificate that of this issuer's key?
-fn is_signed_by(certificate: &Certificate<'_>, issuer: &Certificate<'_>) -> bool {
+pub(crate) fn is_signed_by(certificate: &Certificate<'_>, issuer: &Certificate<'_>) -> bool {
     signature_fits(certificate.signed, certificate.signature_algorithm, certificate.signature, issuer)
 }
 
