@@ -252,14 +252,14 @@ async fn prove(
     hello: Hello,
     proof: Option<ServerSettings>,
     deadline: Deadline,
-) -> Option<HandshakeError> {
+) -> Failed {
     let Some(settings) = proof else {
         stream.reject_hello(hello);
-        return None;
+        return Failed::Rejected;
     };
     match stream.accept_tls(hello, &settings, deadline).await {
-        Ok(_) => Some(HandshakeError::Closed),
-        Err(error) => Some(error),
+        Ok(_) => Failed::Handshake(HandshakeError::Closed),
+        Err(error) => Failed::Handshake(error),
     }
 }
 
