@@ -135,8 +135,7 @@ fn context_of(options: &ServerOptions) -> [u8; 32] {
     let issued = options.issued.iter().map(|issued| issued.name());
     let names = options.names.iter().map(|name| &name[..]);
     let asks = std::iter::once(asks);
-    let parts: Vec<&[u8]> =
-        asks.chain(certificates).chain(issued).chain(authorities).chain(names).collect();
+    let parts: Vec<&[u8]> = asks.chain(certificates).chain(issued).chain(authorities).chain(names).collect();
     digest_of(&parts)
 }
 
