@@ -231,11 +231,18 @@ impl Format {
     }
 }
 
-/// Escapes what stands behind `start`; almost always there is nothing to escape.
-fn escape_from(line: &mut Vec<u8>, start: usize, needs: fn(u8) -> bool, escape: fn(u8, &mut Vec<u8>)) {
-    let Some(first) = line[start..].iter().position(|byte| needs(*byte)) else { return };
-    let rest = line.split_off(start + first);
-    for byte in rest {
+/// Escapes what stands behind `start`. Almost always there is nothing to escape, which is seen without a branch for each
+/// byte.
+fn escape_from(
+    line: &mut Vec<u8>,
+    start: usize,
+    needs: impl Fn(u8) -> bool,
+    escape: impl Fn(u8, &mut Vec<u8>),
+) {
+    if !line[start..].iter().fold(false, |found, byte| found | needs(*byte)) {
+        return;
+    }
+    for byte in line.split_off(start) {
         if needs(byte) {
             escape(byte, line);
         } else {
@@ -245,7 +252,7 @@ fn escape_from(line: &mut Vec<u8>, start: usize, needs: fn(u8) -> bool, escape: 
 }
 
 fn needs_default(byte: u8) -> bool {
-    !(0x20..0x7f).contains(&byte) || byte == b'"' || byte == b'\\'
+    !(0x20..0x7f).contains(&byte) | (byte == b'"') | (byte == b'\\')
 }
 
 fn escape_default(byte: u8, out: &mut Vec<u8>) {
@@ -253,7 +260,7 @@ fn escape_default(byte: u8, out: &mut Vec<u8>) {
 }
 
 fn needs_json(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
 fn escape_json(byte: u8, out: &mut Vec<u8>) {
