@@ -80,7 +80,8 @@ fn server(name: &str) -> Option<Server> {
 /// The name on the certificate that a new handshake shows.
 fn shown(server: &Server) -> String {
     let address = format!("{}:8443", server.host);
-    let asked = Command::new("openssl").args(["s_client", "-connect", &address]).stdin(Stdio::null()).output();
+    let asked =
+        Command::new("openssl").args(["s_client", "-connect", &address]).stdin(Stdio::null()).output();
     let said = String::from_utf8_lossy(&asked.expect("openssl").stdout).replace("CN=", "CN = ");
     let from = said.find("subject=CN = ").unwrap_or_else(|| panic!("{said}\n{}", server.log()));
     said[from..].lines().next().unwrap_or_default().trim_start_matches("subject=CN = ").to_owned()
@@ -90,7 +91,16 @@ fn shown(server: &Server) -> String {
 fn load(server: &Server, path: &str, requests: usize) -> std::process::Child {
     let url = format!("https://{}:8443{path}?[1-{requests}]", server.host);
     Command::new("curl")
-        .args(["-sk", "--max-time", "60", "-o", "/dev/null", "-w", "%{response_code} %{num_connects}\n", &url])
+        .args([
+            "-sk",
+            "--max-time",
+            "60",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{response_code} %{num_connects}\n",
+            &url,
+        ])
         .stdout(fs::File::create(server.path(&format!("answers{}", path.len()))).expect("the folder is ours"))
         .spawn()
         .expect("curl starts")
@@ -143,7 +153,8 @@ fn keys_are_for_the_master_alone() {
     let Some(server) = server("tls-keys-of-root") else { return };
     for round in ["started", "reloaded"] {
         let worker = server.worker();
-        let user: u32 = status_line(worker, "Uid").split(' ').next().unwrap_or_default().parse().expect("a number");
+        let user: u32 =
+            status_line(worker, "Uid").split(' ').next().unwrap_or_default().parse().expect("a number");
         assert_ne!(user, 0, "{round}");
         assert_eq!(shown(&server), "first", "{round}: it serves");
         for entry in fs::read_dir(format!("/proc/{worker}/fd")).expect("it runs").flatten() {
@@ -178,7 +189,9 @@ fn what_is_odd_about_certificates_is_said() {
         (ended.self_signed(&key).expect("a certificate").pem(), format!("certificate \"{own}\" expired on ")),
         (
             format!("{below}{stranger}{above}"),
-            format!("certificates in \"{own}\" are not in order: each should be followed by that of its issuer"),
+            format!(
+                "certificates in \"{own}\" are not in order: each should be followed by that of its issuer"
+            ),
         ),
     ] {
         write_pair(folder, &certificate, &key);
