@@ -8,8 +8,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use support::clients_are_missing;
 use support::server::Server;
-use support::{is_installed, nothing_may_be_skipped};
 
 /// Runs a program in a folder and gives what it wrote, both streams.
 fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
@@ -17,16 +17,6 @@ fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
     let output = command.args(arguments).current_dir(folder).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-}
-
-/// Are the clients here? Where nothing may be left out, they must be.
-fn clients_are_missing() -> bool {
-    let missing = !is_installed("curl") || !is_installed("openssl");
-    assert!(!missing || !nothing_may_be_skipped(), "curl and openssl are needed");
-    if missing {
-        println!("LEFT OUT: install curl and openssl");
-    }
-    missing
 }
 
 /// A self-signed certificate with its key: `NAME.crt` and `NAME.key`.

@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use support::clients_are_missing;
 use support::server::{Server, is_root, status_line};
-use support::{is_installed, nothing_may_be_skipped};
 
 const CONFIGURATION: &str = "
 error_log error.log info;
@@ -35,15 +35,6 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// What each client asks for while certificates are renewed.
 const REQUESTS: usize = 10_000;
 const HANDSHAKES: usize = 400;
-
-fn clients_are_missing() -> bool {
-    let missing = !is_installed("curl") || !is_installed("openssl");
-    assert!(!missing || !nothing_may_be_skipped(), "curl and openssl are needed");
-    if missing {
-        println!("LEFT OUT: install curl and openssl");
-    }
-    missing
-}
 
 fn parameters(name: &str) -> CertificateParams {
     let mut parameters = CertificateParams::new(vec![format!("{name}.example")]).expect("it is a name");

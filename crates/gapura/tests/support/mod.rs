@@ -74,6 +74,16 @@ pub fn nothing_may_be_skipped() -> bool {
     std::env::var_os("CI").is_some_and(|value| value == "true")
 }
 
+/// Are curl and OpenSSL missing, which ask over TLS here? Where nothing may be left out, they must be there.
+pub fn clients_are_missing() -> bool {
+    let missing = !is_installed("curl") || !is_installed("openssl");
+    assert!(!missing || !nothing_may_be_skipped(), "curl and openssl are needed");
+    if missing {
+        println!("LEFT OUT: install curl and openssl");
+    }
+    missing
+}
+
 /// Whether a program can be started at all.
 pub fn is_installed(program: &str) -> bool {
     let probe = std::process::Command::new(program)
