@@ -342,7 +342,7 @@ impl Task<'_> {
             cx.waker().wake_by_ref();
             return Poll::Ready(Turn::Changed);
         }
-        let awaited = !self.input.is_empty() || self.shared.codec.borrow().awaits_continuation();
+        let awaited = !self.input.is_empty() || self.shared.codec.borrow().awaits_rest();
         let partial = awaited && !self.given_up;
         let reading = partial || !self.shared.codec.borrow().has_settings();
         let deadline = if has_output {

@@ -2,10 +2,12 @@
 
 /// The length of a frame's header, bytes.
 pub const HEADER_BYTES: usize = 9;
-/// The most a frame may carry unless SETTINGS say otherwise; we never say otherwise.
+/// The most a frame may carry unless SETTINGS say otherwise.
 pub const PAYLOAD_BYTES_MAX: usize = 16_384;
 /// The largest value SETTINGS_MAX_FRAME_SIZE may have.
 pub const PAYLOAD_BYTES_LIMIT: usize = (1 << 24) - 1;
+/// What HEADERS may hold beside the field block, bytes: length of the padding, padding, priority.
+pub const HEADERS_FRAMING_BYTES_MAX: usize = 1 + 255 + 5;
 /// The largest flow-control window (section 6.9.1).
 pub const WINDOW_BYTES_MAX: i64 = (1 << 31) - 1;
 /// The window every connection and stream begins with (section 6.9.2).

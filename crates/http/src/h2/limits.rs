@@ -44,6 +44,8 @@ impl Limits {
     }
 }
 
+/// The most a SETTINGS frame may hold, bytes.
+pub const SETTINGS_BYTES_MAX: usize = 16_384;
 /// The most frames one field list may be spread over.
 pub const CONTINUATION_FRAMES_MAX: u32 = 64;
 /// How many ended streams are remembered, to tell late frames from wrong ones.

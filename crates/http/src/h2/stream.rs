@@ -88,17 +88,22 @@ impl Stream {
         self.inbox.len() - self.read_bytes
     }
 
-    /// Takes note of body bytes and of the end; what is wrong with the length stays in [`Stream::malformed`].
+    /// So many body bytes will come; where they are too many, none of them counts.
+    pub fn expect(&mut self, length: usize) {
+        let received = self.received + length as u64;
+        if self.announced.is_some_and(|announced| received > announced) {
+            self.malformed.get_or_insert(Malformed::TooLong);
+        }
+    }
+
+    /// Takes body bytes that were expected, and the end; what is wrong with the length stays in [`Stream::malformed`].
     pub fn receive(&mut self, data: &[u8], ended: bool) {
         self.received += data.len() as u64;
-        let announced = self.announced;
-        if announced.is_some_and(|length| self.received > length) {
-            self.malformed.get_or_insert(Malformed::TooLong);
-        } else if self.malformed.is_none() {
+        if self.malformed.is_none() {
             self.inbox.extend_from_slice(data);
         }
         self.remote_ended |= ended;
-        if let Some(announced) = announced.filter(|length| ended && self.received < *length) {
+        if let Some(announced) = self.announced.filter(|length| ended && self.received < *length) {
             self.malformed.get_or_insert(Malformed::TooShort { received: self.received, announced });
         }
     }

@@ -1,9 +1,9 @@
 //! Bodies in both directions, and both sides of the codec against each other.
 
 use super::frames::*;
-use super::peer::{Server, summary};
+use super::peer::{Server, summary, written};
 use http::Fields;
-use http::h2::frame::setting;
+use http::h2::frame::{kind, setting};
 use http::h2::{BodyState, Connection, Event, Heads, Limits, PREFACE};
 
 fn respond(connection: &mut Connection, stream: u32) {
@@ -102,6 +102,56 @@ fn a_body_that_nobody_wants_is_cut_off() {
     assert_eq!(summary(&server.connection.output), ["HEADERS 1 end", "RST_STREAM 1"], "8.1: NO_ERROR");
     server.feed(&[data(1, 0, &[0; 10_000]), data(1, END_STREAM, b"")].concat());
     assert_eq!(server.verdict(), "stream 1 NO_ERROR");
+}
+
+/// A frame as large as the window is read while it comes (section 4.2): nobody holds it whole.
+#[test]
+fn large_frames_are_read_as_they_come() {
+    let mut server = Server::new(Limits { connection_window_bytes: 1 << 20, ..Limits::default() });
+    server.answers = false;
+    let body: Vec<u8> = (0..60_000u32).map(|n| (n / 7) as u8).collect();
+    let sent = data(1, END_STREAM | PADDED, &[&[200][..], &body, &[0; 200]].concat());
+    server.feed(&post(1));
+    let mut read = Vec::new();
+    for piece in sent.chunks(7000) {
+        server.feed(piece);
+        let before = read.len();
+        let state = server.connection.read_body(1, &mut read);
+        assert!(read.len() - before <= 7000, "a piece at a time: {state:?}");
+    }
+    assert!(read == body && server.connection.body_is_read(1));
+    server.feed(&get(3));
+    assert_eq!(server.log.last().unwrap(), "3 GET / HTTP/2.0", "the padding is passed over");
+    assert!(!server.connection.awaits_rest());
+}
+
+/// The rest of a frame whose stream has been answered meanwhile is passed over, and the connection has its window back.
+#[test]
+fn the_rest_of_a_frame_of_an_answered_stream() {
+    let mut server = Server::new(Limits { connection_window_bytes: 100_000, ..Limits::default() });
+    server.answers = false;
+    for id in [1, 3, 5] {
+        let sent = data(id, END_STREAM, &[0; 60_000]);
+        server.feed(&post(id));
+        server.feed(&sent[..1000]);
+        server.answer(id, 413);
+        server.feed(&sent[1000..]);
+    }
+    assert_eq!(server.verdict(), "stream 1 NO_ERROR, stream 3 NO_ERROR, stream 5 NO_ERROR");
+}
+
+#[test]
+fn a_body_too_long_is_known_from_the_frame_header() {
+    let mut server = Server::new(Limits::default());
+    server.answers = false;
+    let head = format!("{POST}content-length: 5\n");
+    server.feed(
+        &[headers(1, END_HEADERS, &head), data(1, 0, b"abc"), data(1, END_STREAM, b"def")[..10].to_vec()]
+            .concat(),
+    );
+    let mut read = Vec::new();
+    assert_eq!(server.connection.read_body(1, &mut read), BodyState::Read(3), "what was right is read");
+    assert_eq!(server.connection.read_body(1, &mut read), BodyState::Malformed);
 }
 
 #[test]
@@ -259,7 +309,7 @@ proptest::proptest! {
         let input = [
             &PREFACE[..], &settings(&[(setting::INITIAL_WINDOW_SIZE, 100)]), &settings_ack(), &get(1), &post(3),
             &data(3, 0, b"abc"), &headers(5, END_STREAM, GET), &continuation(5, END_HEADERS, "x: y"), &ping(0),
-            &data(3, PADDED, &[1, b'x', 0]), &headers(3, WHOLE, "trailer: x"), &window_update(0, 5),
+            &data(3, PADDED, &[1, b'x', 0]), &data(3, 0, &[7; 2000]), &frame(0x20, 0, 0, &[0; 300]), &headers(3, WHOLE, "trailer: x"), &window_update(0, 5),
             &headers(7, WHOLE, ":method: GET"), &rst_stream(7), &frame(0x55, 0, 0, b"zzz"), &data(9, 0, b"idle"),
         ].concat();
         let run = |cuts: &[usize]| {
@@ -273,7 +323,9 @@ proptest::proptest! {
                     break;
                 }
             }
-            (server.log, server.written)
+            // Windows are opened by what was read, which is not the same for whole frames and for pieces of them.
+            let said = written(&server.written).into_iter().filter(|(header, _)| header.kind != kind::WINDOW_UPDATE);
+            (server.log, said.collect::<Vec<_>>())
         };
         proptest::prop_assert_eq!(run(&cuts), run(&[usize::MAX]));
     }

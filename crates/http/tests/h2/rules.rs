@@ -3,7 +3,7 @@
 use super::frames::*;
 use super::peer::{Server, summary};
 use http::HeadOptions;
-use http::h2::frame::{kind, setting};
+use http::h2::frame::{FrameHeader, kind, setting};
 use http::h2::{Limits, PREFACE};
 
 /// Section of RFC 9113, the rule, frames behind preface and SETTINGS, verdict.
@@ -44,6 +44,11 @@ fn preface() {
 #[test]
 fn frame_format() {
     let large = vec![0; 16_385];
+    let head_of = |kind, flags, stream, length| {
+        let mut out = Vec::new();
+        FrameHeader { length, kind, flags, stream }.write(&mut out);
+        out
+    };
     check(vec![
         ("4.1", "types nobody knows are ignored", vec![frame(0x16, 0xff, 0, b"xyz"), get(1)], "fine"),
         (
@@ -65,20 +70,50 @@ fn frame_format() {
         ("4.1", "flags of GOAWAY", vec![frame(kind::GOAWAY, 0xff, 0, &[0; 8])], "fine"),
         ("4.1", "flags of PRIORITY", vec![frame(kind::PRIORITY, 0xff, 1, &[0, 0, 0, 0, 1])], "fine"),
         ("4.1", "the reserved bit is ignored", vec![frame(kind::PING, 0, 1 << 31, b"12345678")], "fine"),
-        ("4.2", "DATA of the largest size", vec![post(1), data(1, END_STREAM, &large[..16_384])], "fine"),
-        ("4.2", "DATA beyond it", vec![post(1), data(1, END_STREAM, &large)], "connection FRAME_SIZE_ERROR"),
         (
             "4.2",
-            "HEADERS beyond it",
-            vec![frame(kind::HEADERS, WHOLE, 1, &large)],
+            "DATA beyond the least that has to be taken",
+            vec![post(1), data(1, END_STREAM, &large)],
+            "fine",
+        ),
+        (
+            "4.2",
+            "DATA beyond the window",
+            vec![post(1), data(1, END_STREAM, &vec![0; 65_537]), get(3)],
+            "stream 1 FLOW_CONTROL_ERROR",
+        ),
+        (
+            "4.2, 10.5",
+            "HEADERS larger than any field list we take",
+            vec![head_of(kind::HEADERS, WHOLE, 1, 1 << 20)],
+            "connection ENHANCE_YOUR_CALM",
+        ),
+        (
+            "4.2, 10.5",
+            "CONTINUATION larger than that",
+            vec![headers(1, END_STREAM, GET), head_of(kind::CONTINUATION, 0, 1, 1 << 20)],
+            "connection ENHANCE_YOUR_CALM",
+        ),
+        (
+            "4.2, 10.5",
+            "SETTINGS without an end",
+            vec![head_of(kind::SETTINGS, 0, 0, 18_000)],
+            "connection ENHANCE_YOUR_CALM",
+        ),
+        ("4.2", "GOAWAY with much to say", vec![frame(kind::GOAWAY, 0, 0, &large), get(1)], "fine"),
+        (
+            "4.2",
+            "PING of the largest size",
+            vec![head_of(kind::PING, 0, 0, (1 << 24) - 1), vec![0; 8]],
             "connection FRAME_SIZE_ERROR",
         ),
         (
             "4.2",
-            "a type nobody knows beyond it",
-            vec![frame(0x20, 0, 0, &large)],
-            "connection FRAME_SIZE_ERROR",
+            "PRIORITY of many bytes",
+            vec![post(1), frame(kind::PRIORITY, 0, 1, &large), data(1, END_STREAM, b"")],
+            "stream 1 FRAME_SIZE_ERROR",
         ),
+        ("4.1, 4.2", "a large one of a type nobody knows", vec![frame(0x20, 0, 0, &large), get(1)], "fine"),
     ]);
 }
 
@@ -468,7 +503,18 @@ fn a_head_that_does_not_come_whole_is_given_up() {
     server.feed(&continuation(3, END_HEADERS, "x: y"));
     assert_eq!(summary(&server.written), ["RST_STREAM 1", "RST_STREAM 3"]);
     server.feed(&post(5));
-    assert!(server.connection.give_up_frame(&data(5, 0, b"abc")[..10]), "a body has a limit of its own");
+    server.feed(&data(5, 0, b"abc")[..10]);
+    assert!(
+        server.connection.awaits_rest() && server.connection.give_up_frame(b""),
+        "a body has a limit of its own"
+    );
+    server.feed(b"bc");
+    server.feed(&frame(0x20, 0, 0, b"abc")[..10]);
+    assert!(
+        server.connection.awaits_rest() && !server.connection.give_up_frame(b""),
+        "nobody waits for this"
+    );
+    server.feed(b"bc");
     assert!(!server.connection.give_up_frame(&ping(0)[..12]));
     assert!(!server.connection.give_up_frame(&get(7)[..5]), "nobody knows what this is");
 }

@@ -4,15 +4,18 @@ use super::frame::{self, ErrorCode, FrameHeader, PREFACE, kind, setting};
 use super::hpack::{Decoder, Encoder, TABLE_BYTES_DEFAULT};
 use super::limits::{
     BROKEN_STREAMS_MAX, BROKEN_STREAMS_PER_SECOND_MAX, Bucket, CLOSED_STREAMS_MAX, IDLE_FRAMES_MAX,
-    IDLE_FRAMES_PER_SECOND_MAX, Limits,
+    IDLE_FRAMES_PER_SECOND_MAX, Limits, SETTINGS_BYTES_MAX,
 };
 use super::stream::{ClosedBy, Malformed, Stream};
 use crate::{Fields, HeadOptions, Refusal, RequestHead, ResponseHead};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
+mod data;
 mod receive;
 mod send;
+
+use data::Rest;
 
 pub use send::{BodyState, HeadWriter};
 
@@ -137,6 +140,8 @@ pub struct Connection {
     last_taken_stream: u32,
     failed: bool,
     peer: Peer,
+    /// A frame under way whose payload is taken as it comes.
+    rest: Option<Rest>,
     block: Option<Block>,
     block_bytes: Vec<u8>,
     send_window: i64,
@@ -158,7 +163,7 @@ impl Connection {
         let mut settings = vec![
             (setting::MAX_CONCURRENT_STREAMS, limits.streams_max),
             (setting::INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
-            (setting::MAX_FRAME_SIZE, frame::PAYLOAD_BYTES_LIMIT.min(frame::PAYLOAD_BYTES_MAX) as u32),
+            (setting::MAX_FRAME_SIZE, frame::PAYLOAD_BYTES_LIMIT as u32),
         ];
         if options.allow_extended_connect {
             settings.push((setting::ENABLE_CONNECT_PROTOCOL, 1));
@@ -206,6 +211,7 @@ impl Connection {
                 streams_max: u32::MAX,
                 connect_protocol: false,
             },
+            rest: None,
             block: None,
             block_bytes: Vec::new(),
             send_window: i64::from(frame::WINDOW_BYTES_DEFAULT),
@@ -220,8 +226,8 @@ impl Connection {
         }
     }
 
-    /// Looks at the first frame of `input`: how many bytes it takes and what it means; none while it is not whole.
-    /// `now_ms` is any clock that only goes forward.
+    /// Looks at the first frame of `input`, or at the next piece of one that is taken as it comes: how many bytes it takes
+    /// and what it means; none while there is nothing to look at. `now_ms` is any clock that only goes forward.
     ///
     /// # Errors
     /// The connection is over; what is in the output should still be written.
@@ -259,10 +265,16 @@ impl Connection {
             self.preface_seen = length == PREFACE.len();
             return Ok(self.preface_seen.then_some((length, Event::Nothing)));
         }
+        if let Some(rest) = self.rest {
+            return self.take_rest(rest, input);
+        }
         let Some(header) = FrameHeader::parse(input) else { return Ok(None) };
-        if header.length > frame::PAYLOAD_BYTES_MAX {
+        if self.role == Role::Client && header.length > frame::PAYLOAD_BYTES_MAX {
             let length = header.length;
-            return fail(ErrorCode::FRAME_SIZE_ERROR, format!("client sent too large frame: {length}"));
+            return fail(
+                ErrorCode::FRAME_SIZE_ERROR,
+                format!("upstream sent too large http2 frame: {length}"),
+            );
         }
         if header.kind == kind::PUSH_PROMISE {
             return fail(ErrorCode::PROTOCOL_ERROR, "client sent PUSH_PROMISE frame");
@@ -275,14 +287,43 @@ impl Connection {
         if !self.settings_seen && header.kind != kind::SETTINGS {
             return fail(ErrorCode::PROTOCOL_ERROR, "client sent no SETTINGS frame behind its preface");
         }
-        let whole = frame::HEADER_BYTES + header.length;
-        let Some(payload) = input.get(frame::HEADER_BYTES..whole) else { return Ok(None) };
-        Ok(Some((whole, self.frame(header, payload, heads)?)))
+        let behind = input.get(frame::HEADER_BYTES..).unwrap_or_default();
+        if header.kind == kind::DATA {
+            let taken = self.data(header, behind)?;
+            return Ok(taken.map(|(count, event)| (frame::HEADER_BYTES + count, event)));
+        }
+        let held = self.held_bytes(header)?;
+        let Some(payload) = behind.get(..held) else { return Ok(None) };
+        if held < header.length {
+            self.rest = Some(Rest::Skipped(header.length - held));
+        }
+        Ok(Some((frame::HEADER_BYTES + held, self.frame(header, payload, heads)?)))
+    }
+
+    /// How much of a payload is held until it is looked at, bytes. We announce the largest size there is, for bodies; all
+    /// that is not taken as it comes has a bound of its own.
+    fn held_bytes(&self, header: FrameHeader) -> Result<usize, ConnectionError> {
+        let (bytes_max, what) = match header.kind {
+            kind::HEADERS | kind::CONTINUATION => {
+                (self.limits.block_bytes_max() + frame::HEADERS_FRAMING_BYTES_MAX, "header")
+            }
+            kind::SETTINGS => (SETTINGS_BYTES_MAX, "SETTINGS frame"),
+            // Of others only so much is of use, and nothing of those that nobody knows.
+            kind::PRIORITY..=kind::WINDOW_UPDATE => return Ok(header.length.min(8)),
+            _ => return Ok(0),
+        };
+        if header.length > bytes_max {
+            return fail(ErrorCode::ENHANCE_YOUR_CALM, format!("client sent too large {what}"));
+        }
+        Ok(header.length)
     }
 
     /// The rest of the frame at the start of `input` does not come in time. True: the connection goes on, either because the
     /// frame is one of a body, whose request has a limit of its own, or because the stream that it was to open is reset.
     pub fn give_up_frame(&mut self, input: &[u8]) -> bool {
+        if let Some(rest) = self.rest {
+            return matches!(rest, Rest::Body { stream, .. } if self.place(stream).is_some());
+        }
         let id = match (FrameHeader::parse(input), self.block) {
             (_, Some(block)) => block.stream,
             (Some(header), None) if header.kind == kind::HEADERS => header.stream,
@@ -334,9 +375,9 @@ impl Connection {
         self.peer.connect_protocol
     }
 
-    /// Has a field list begun whose rest is not here?
-    pub fn awaits_continuation(&self) -> bool {
-        self.block.is_some()
+    /// Has a frame or a field list been begun whose rest is not here?
+    pub fn awaits_rest(&self) -> bool {
+        self.rest.is_some() || self.block.is_some()
     }
 
     /// May the peer's SETTINGS be relied on?

@@ -9,12 +9,13 @@ use crate::request::{FieldsReader, check_field};
 use crate::response::ResponseFields;
 use crate::{Fields, Framing, Status};
 
-type Received = Result<Event, ConnectionError>;
+pub(super) type Received = Result<Event, ConnectionError>;
 
 impl Connection {
+    /// A frame that is no DATA. Of those whose payload is of no use, or not of the length it should have, `payload` is only
+    /// the start.
     pub(super) fn frame(&mut self, header: FrameHeader, payload: &[u8], heads: &mut Heads) -> Received {
         match header.kind {
-            kind::DATA => self.data(header, payload),
             kind::HEADERS => self.headers(header, payload, heads),
             kind::PRIORITY => self.priority(header, payload),
             kind::RST_STREAM => self.rst_stream(header, payload),
@@ -29,7 +30,7 @@ impl Connection {
     }
 
     /// Ends a stream because of what the peer did on it.
-    fn stream_error(&mut self, id: u32, code: ErrorCode) -> Received {
+    pub(super) fn stream_error(&mut self, id: u32, code: ErrorCode) -> Received {
         self.count_broken_stream()?;
         self.write_reset(id, code);
         match self.stream(id) {
@@ -44,87 +45,17 @@ impl Connection {
         }
     }
 
-    /// Was the stream never opened?
-    fn is_idle(&self, id: u32) -> bool {
-        let ours = (id % 2 == 1) == (self.role == Role::Client);
-        if ours { id >= self.next_stream } else { id > self.last_peer_stream }
-    }
-
-    fn data(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
-        let id = header.stream;
-        if id == 0 {
-            return fail(ErrorCode::PROTOCOL_ERROR, "client sent DATA frame with incorrect identifier");
-        }
-        let Some(data) = frame::without_padding(header, payload) else {
-            let length = payload.len();
-            let message = format!("client sent padded DATA frame with incorrect length: {length}");
-            return fail(ErrorCode::PROTOCOL_ERROR, message);
-        };
-        if self.is_idle(id) {
-            return fail(ErrorCode::PROTOCOL_ERROR, "client sent DATA frame for an idle stream");
-        }
-        let length = payload.len() as i64;
-        self.receive_window -= length;
-        if self.receive_window < 0 {
-            let available = self.receive_window + length;
-            let message = format!(
-                "client violated connection flow control: received DATA frame length {length}, available window {available}"
-            );
-            return fail(ErrorCode::FLOW_CONTROL_ERROR, message);
-        }
-        let ended = header.has(flag::END_STREAM);
-        if data.is_empty() && !ended {
-            self.count_idle_frame()?;
-        }
-        let Some(place) = self.place(id) else { return self.late_data(id, payload.len()) };
-        let Some(stream) = self.streams.get_mut(place) else { return Ok(Event::Nothing) };
-        if let Some((by, _)) = stream.closed {
-            self.give_back(payload.len());
-            return if by == ClosedBy::Us { Ok(Event::Nothing) } else { self.closed_stream_error(id) };
-        }
-        if stream.remote_ended {
-            self.give_back(payload.len());
-            return self.stream_error(id, ErrorCode::STREAM_CLOSED);
-        }
-        stream.receive_window -= length;
-        if stream.receive_window < 0 {
-            self.give_back(payload.len());
-            return self.stream_error(id, ErrorCode::FLOW_CONTROL_ERROR);
-        }
-        if !stream.has_head {
-            return fail(ErrorCode::PROTOCOL_ERROR, "upstream sent DATA frame before HEADERS");
-        }
-        let before = stream.inbox.len();
-        stream.receive(data, ended);
-        // Padding, and bytes nobody will read, are the connection's again at once.
-        let dropped = payload.len() - (stream.inbox.len() - before);
-        let malformed = stream.malformed.filter(|_| self.role == Role::Client);
-        self.give_back(dropped);
-        if !data.is_empty() {
-            // Some peers measure the way with a PING for every piece that they get or send.
-            self.idle_frames.pay(1);
-        }
-        match malformed {
-            Some(malformed) => fail_response(malformed),
-            None => Ok(Event::Data { stream: id }),
-        }
-    }
-
-    /// DATA for a stream that is no more.
-    fn late_data(&mut self, id: u32, bytes: usize) -> Received {
-        self.give_back(bytes);
-        match self.closed_by(id) {
-            Some(ClosedBy::Us) => Ok(Event::Nothing),
-            Some(ClosedBy::Peer) => self.closed_stream_error(id),
-            _ => fail(ErrorCode::STREAM_CLOSED, format!("client sent DATA frame for closed stream {id}")),
-        }
-    }
-
     /// A frame behind the peer's own RST_STREAM (section 5.1).
-    fn closed_stream_error(&mut self, id: u32) -> Received {
+    pub(super) fn closed_stream_error(&mut self, id: u32) -> Received {
         self.count_broken_stream()?;
         self.write_reset(id, ErrorCode::STREAM_CLOSED);
         Ok(Event::Nothing)
+    }
+
+    /// Was the stream never opened?
+    pub(super) fn is_idle(&self, id: u32) -> bool {
+        let ours = (id % 2 == 1) == (self.role == Role::Client);
+        if ours { id >= self.next_stream } else { id > self.last_peer_stream }
     }
 
     fn headers(&mut self, header: FrameHeader, payload: &[u8], heads: &mut Heads) -> Received {
@@ -362,7 +293,7 @@ impl Connection {
         }
         self.count_idle_frame()?;
         let code = match frame::number31(payload) {
-            _ if payload.len() != 5 => ErrorCode::FRAME_SIZE_ERROR,
+            _ if header.length != 5 => ErrorCode::FRAME_SIZE_ERROR,
             Some(dependency) if dependency == header.stream => ErrorCode::PROTOCOL_ERROR,
             // Priorities are not used (section 5.3.2 allows that).
             _ => return Ok(Event::Nothing),
@@ -376,8 +307,8 @@ impl Connection {
 
     fn rst_stream(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
         let id = header.stream;
-        let (4, Some(code)) = (payload.len(), frame::number32(payload)) else {
-            let length = payload.len();
+        let length = header.length;
+        let (4, Some(code)) = (length, frame::number32(payload)) else {
             let message = format!("client sent RST_STREAM frame with incorrect length {length}");
             return fail(ErrorCode::FRAME_SIZE_ERROR, message);
         };
@@ -485,8 +416,8 @@ impl Connection {
     }
 
     fn ping(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
-        if payload.len() != 8 {
-            let length = payload.len();
+        let length = header.length;
+        if length != 8 {
             let message = format!("client sent PING frame with incorrect length {length}");
             return fail(ErrorCode::FRAME_SIZE_ERROR, message);
         }
@@ -519,8 +450,8 @@ impl Connection {
 
     fn window_update(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
         let id = header.stream;
-        let (4, Some(increment)) = (payload.len(), frame::number31(payload)) else {
-            let length = payload.len();
+        let length = header.length;
+        let (4, Some(increment)) = (length, frame::number31(payload)) else {
             let message = format!("client sent WINDOW_UPDATE frame with incorrect length {length}");
             return fail(ErrorCode::FRAME_SIZE_ERROR, message);
         };
@@ -565,7 +496,7 @@ impl Connection {
 }
 
 /// An answer that breaks its own promises. Its stream is the only one that matters, so the connection ends with it.
-fn fail_response(malformed: Malformed) -> Received {
+pub(super) fn fail_response(malformed: Malformed) -> Received {
     let message = match malformed {
         Malformed::TooLong => "upstream sent response body larger than indicated content length",
         Malformed::TooShort { .. } => "upstream prematurely closed stream",
