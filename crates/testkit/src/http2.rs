@@ -17,7 +17,9 @@ pub struct Http2 {
 
 impl Default for Http2 {
     fn default() -> Http2 {
-        let codec = http::h2::Connection::client(Limits::default());
+        let limits =
+            Limits { header_string_bytes_max: Limits::default().header_list_bytes_max, ..Limits::default() };
+        let codec = http::h2::Connection::client(limits);
         Http2 { codec, heads: Heads::default(), input: Vec::new() }
     }
 }

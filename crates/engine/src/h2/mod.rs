@@ -157,6 +157,7 @@ fn settings(core: &crate::core::ServerCore) -> (Limits, HeadOptions) {
         streams_max,
         stream_window_bytes: window,
         connection_window_bytes: window.saturating_mul(streams_max).min(CONNECTION_WINDOW_BYTES_MAX),
+        header_string_bytes_max: buffers.size_bytes,
         header_list_bytes_max: buffers.size_bytes.saturating_mul(buffers.count),
         output_bytes_max: OUTPUT_BYTES_MAX,
     };

@@ -72,6 +72,7 @@ impl Session {
             streams_max: 1,
             stream_window_bytes: WINDOW_BYTES,
             connection_window_bytes: 2 * WINDOW_BYTES,
+            header_string_bytes_max: header_bytes_max,
             header_list_bytes_max: header_bytes_max,
             output_bytes_max: OUTPUT_BYTES_MAX,
         };

@@ -17,7 +17,7 @@ pub const TABLE_BYTES_DEFAULT: usize = 4096;
 /// What a table entry costs beside its bytes (RFC 7541, section 4.1).
 const ENTRY_OVERHEAD_BYTES: usize = 32;
 
-/// Why a header block cannot be decoded. All but the last are COMPRESSION_ERROR (RFC 9113, section 4.3).
+/// Why a header block cannot be decoded. All but the last two are COMPRESSION_ERROR (RFC 9113, section 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HpackError {
     /// The block ends within a field.
@@ -32,8 +32,19 @@ pub enum HpackError {
     TableSize,
     /// After the acknowledgement of a smaller table the block does not begin with its size (section 4.2).
     TableSizeMissing,
+    /// A name or value takes more bytes, as it is encoded, than the caller allows.
+    StringTooLarge,
     /// The fields together are larger than the caller allows.
     ListTooLarge,
+}
+
+/// How large the fields of a block may be.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldBounds {
+    /// A name or a value, as it is encoded, bytes.
+    pub string_bytes_max: usize,
+    /// All names and values together, bytes.
+    pub list_bytes_max: usize,
 }
 
 /// Decodes the header blocks of one direction of a connection.
@@ -79,18 +90,18 @@ impl Decoder {
         self.table_bytes_max = bytes;
     }
 
-    /// Decodes a whole block and gives each field to `field`. Names and values together may take `list_bytes_max`.
+    /// Decodes a whole block and gives each field to `field`.
     ///
     /// # Errors
     /// See [`HpackError`]. The connection cannot go on after one.
     pub fn decode(
         &mut self,
         block: &[u8],
-        list_bytes_max: usize,
+        bounds: FieldBounds,
         mut field: impl FnMut(&[u8], &[u8]),
     ) -> Result<(), HpackError> {
         let mut input = block;
-        let mut left = list_bytes_max;
+        let mut left = bounds.list_bytes_max;
         let mut at_start = true;
         let mut take = |name: &[u8], value: &[u8]| {
             left = left.checked_sub(name.len() + value.len()).ok_or(HpackError::ListTooLarge)?;
@@ -118,15 +129,14 @@ impl Decoder {
                     take(name, value)?;
                 }
                 Form::Literal { keep } => {
-                    let value_bytes_max = list_bytes_max;
                     if number == 0 {
-                        string(&mut input, value_bytes_max, &mut self.name)?;
+                        string(&mut input, bounds, &mut self.name)?;
                     } else {
                         let (name, _) = self.table.at(number).ok_or(HpackError::Index)?;
                         self.name.clear();
                         self.name.extend_from_slice(name);
                     }
-                    string(&mut input, value_bytes_max, &mut self.value)?;
+                    string(&mut input, bounds, &mut self.value)?;
                     take(&self.name, &self.value)?;
                     if keep {
                         self.table.insert(&self.name, &self.value);
@@ -164,13 +174,17 @@ fn integer(input: &mut &[u8], prefix_bits: u32) -> Result<usize, HpackError> {
     Ok(number)
 }
 
-/// Reads a string (section 5.2) of at most `bytes_max` bytes into `out`.
-fn string(input: &mut &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), HpackError> {
+/// Reads a string (section 5.2) into `out`.
+fn string(input: &mut &[u8], bounds: FieldBounds, out: &mut Vec<u8>) -> Result<(), HpackError> {
     out.clear();
     let is_huffman = input.first().ok_or(HpackError::Truncated)? & 0x80 != 0;
     let length = integer(input, 7)?;
+    if length > bounds.string_bytes_max {
+        return Err(HpackError::StringTooLarge);
+    }
     let text = input.get(..length).ok_or(HpackError::Truncated)?;
     *input = input.get(length..).unwrap_or_default();
+    let bytes_max = bounds.list_bytes_max;
     // The shortest code has 5 bits: what cannot fit is not decoded.
     if !is_huffman && length > bytes_max {
         return Err(HpackError::ListTooLarge);

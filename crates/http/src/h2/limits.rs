@@ -2,6 +2,7 @@
 //! for and not to answer.
 
 use super::frame::WINDOW_BYTES_DEFAULT;
+use super::hpack::FieldBounds;
 
 /// The bounds that a configuration sets.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,8 @@ pub struct Limits {
     pub stream_window_bytes: u32,
     /// What all streams together may send before anybody reads it, bytes.
     pub connection_window_bytes: u32,
+    /// One name or value as it is sent, bytes: one of `large_client_header_buffers`.
+    pub header_string_bytes_max: usize,
     /// Names and values of one field list, bytes: `large_client_header_buffers`, all of them.
     pub header_list_bytes_max: usize,
     /// What may wait to be written before nothing more is read or sent, bytes.
@@ -26,6 +29,7 @@ impl Default for Limits {
             streams_max: 128,
             stream_window_bytes: 65_536,
             connection_window_bytes: 4 << 20,
+            header_string_bytes_max: 8192,
             header_list_bytes_max: 4 * 8192,
             output_bytes_max: 64 * 1024,
         }
@@ -33,6 +37,14 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The bounds of a field list.
+    pub(super) fn field_bounds(&self) -> FieldBounds {
+        FieldBounds {
+            string_bytes_max: self.header_string_bytes_max,
+            list_bytes_max: self.header_list_bytes_max,
+        }
+    }
+
     /// How much larger than the list its encoded form may be, bytes.
     pub(super) fn block_bytes_max(&self) -> usize {
         self.header_list_bytes_max.saturating_add(4096)

@@ -1,12 +1,13 @@
 //! HPACK (RFC 7541): the examples of its appendix, what a decoder must refuse, and round trips.
 
 use super::frames::literal;
-use http::h2::hpack::{Decoder, Encoder, HpackError};
+use http::h2::hpack::{Decoder, Encoder, FieldBounds, HpackError};
 
 fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<String, HpackError> {
     let mut found = String::new();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    decoder.decode(block, 1 << 16, |name, value| {
+    let bounds = FieldBounds { string_bytes_max: 1 << 16, list_bytes_max: 1 << 16 };
+    decoder.decode(block, bounds, |name, value| {
         found.push_str(&format!("{}: {}\n", text(name), text(value)));
     })?;
     Ok(found)
@@ -124,12 +125,18 @@ fn table_sizes() {
 fn lists_end_at_the_bound() {
     let mut block = Vec::new();
     literal(0, b"name", b"value", &mut block);
-    let count = |bytes_max| {
+    let count = |string_bytes_max, list_bytes_max| {
         let mut count = 0;
-        Decoder::default().decode(&block.repeat(3), bytes_max, |_, _| count += 1).map(|()| count)
+        let bounds = FieldBounds { string_bytes_max, list_bytes_max };
+        Decoder::default().decode(&block.repeat(3), bounds, |_, _| count += 1).map(|()| count)
     };
-    assert_eq!(count(27), Ok(3));
-    assert_eq!(count(26), Err(HpackError::ListTooLarge));
+    assert_eq!(count(5, 27), Ok(3));
+    assert_eq!(count(5, 26), Err(HpackError::ListTooLarge));
+    assert_eq!(count(4, 27), Err(HpackError::StringTooLarge));
+    // The length alone tells: the string does not have to come.
+    let bounds = FieldBounds { string_bytes_max: 100, list_bytes_max: 1000 };
+    let start = Decoder::default().decode(&[0, 0x7f, 0x10], bounds, |_, _| {});
+    assert_eq!(start, Err(HpackError::StringTooLarge));
 }
 
 fn encode(encoder: &mut Encoder, list: &[(&str, &str)]) -> Vec<u8> {

@@ -82,7 +82,11 @@ fn long_heads_are_cut_into_frames() {
     server.connection.finish(1, &Fields::new());
     let output = server.connection.output.clone();
     assert_eq!(summary(&output), ["HEADERS 1 end", "CONTINUATION 1", "CONTINUATION 1"]);
-    let mut client = Connection::client(Limits { header_list_bytes_max: 1 << 20, ..Limits::default() });
+    let mut client = Connection::client(Limits {
+        header_string_bytes_max: 1 << 20,
+        header_list_bytes_max: 1 << 20,
+        ..Limits::default()
+    });
     client.open(false);
     let mut heads = Heads::default();
     let input = [settings(&[]), output].concat();

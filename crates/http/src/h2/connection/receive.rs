@@ -195,7 +195,7 @@ impl Connection {
         }
         let options = self.options;
         let mut reader = FieldsReader::new(&mut heads.request, &options);
-        let decoded = self.decoder.decode(bytes, self.limits.header_list_bytes_max, |name, value| {
+        let decoded = self.decoder.decode(bytes, self.limits.field_bounds(), |name, value| {
             reader.field(name, value);
         });
         let refusal = reader.finish(block.ended);
@@ -223,7 +223,7 @@ impl Connection {
     fn response(&mut self, block: Block, bytes: &[u8], heads: &mut Heads) -> Received {
         let id = block.stream;
         let mut reader = ResponseFields::new(&mut heads.response);
-        let decoded = self.decoder.decode(bytes, self.limits.header_list_bytes_max, |name, value| {
+        let decoded = self.decoder.decode(bytes, self.limits.field_bounds(), |name, value| {
             reader.field(name, value);
         });
         let fault = reader.finish();
@@ -283,7 +283,7 @@ impl Connection {
     }
 
     fn decode(&mut self, bytes: &[u8], field: impl FnMut(&[u8], &[u8])) -> Result<(), ConnectionError> {
-        let decoded = self.decoder.decode(bytes, self.limits.header_list_bytes_max, field);
+        let decoded = self.decoder.decode(bytes, self.limits.field_bounds(), field);
         decoded.or_else(fail_hpack)
     }
 
@@ -507,6 +507,7 @@ pub(super) fn fail_response(malformed: Malformed) -> Received {
 
 fn fail_hpack(error: HpackError) -> Result<(), ConnectionError> {
     let (code, message) = match error {
+        HpackError::StringTooLarge => (ErrorCode::ENHANCE_YOUR_CALM, "client sent too large header field"),
         HpackError::ListTooLarge => (ErrorCode::ENHANCE_YOUR_CALM, "client sent too large header"),
         HpackError::Truncated => {
             (ErrorCode::COMPRESSION_ERROR, "client sent header block with incorrect length")
