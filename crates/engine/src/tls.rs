@@ -1,9 +1,11 @@
 //! TLS of client connections: the handshake that chooses its server by name, and what a request on a TLS port must
-//! fulfil before it is served. Certificates that variables name are in [`named`],
-//! answers that are stapled to certificates in [`stapling`].
+//! fulfil before it is served. Certificates that variables name are in [`named`], answers that are stapled to
+//! certificates in [`stapling`], questions about client certificates in [`vouching`].
 
 pub mod named;
+pub mod responder;
 pub mod stapling;
+pub mod vouching;
 
 use crate::Request;
 use crate::acme::board;
@@ -22,6 +24,7 @@ use net::tls::{
 };
 use stapling::Stapling;
 use std::sync::Arc;
+use vouching::Vouching;
 
 /// How much of a first read decides whether a client speaks TLS, bytes; a usual hello fits.
 const HELLO_READ_BYTES: usize = 2048;
@@ -42,6 +45,8 @@ pub struct ServerTls {
     pub verify: VerifyClient,
     /// Whom client certificates must be known to.
     pub trust: Option<Arc<Trust>>,
+    /// Whether the issuers of client certificates are asked about them.
+    pub vouching: Option<Vouching>,
 }
 
 /// `ssl_verify_client`.
@@ -238,11 +243,30 @@ async fn shake_hands(
     }
     let settings = own_settings.as_ref().unwrap_or(settings);
     let established = stream.accept_tls(hello, settings, deadline).await?;
-    let verified = match tls.and_then(|tls| tls.trust.as_ref()) {
-        Some(trust) => trust.judge_client(&established.peer_certificates, net::clock::wall().seconds),
+    let verified = match tls {
+        Some(tls) => {
+            let site = named.unwrap_or(default);
+            let asking = vouching::Asking { thread, facts, snapshot, site, deadline };
+            judge_client(tls, &established, &asking).await?
+        }
         None => Verified::NoCertificate,
     };
     Ok(Session { established, is_named: named.is_some(), server_name, verified, offer })
+}
+
+/// Judges the client's certificate, as far as that is asked for.
+async fn judge_client(
+    tls: &ServerTls,
+    established: &Established,
+    asking: &vouching::Asking<'_>,
+) -> Result<Verified, HandshakeError> {
+    let Some(trust) = &tls.trust else { return Ok(Verified::NoCertificate) };
+    let now_seconds = net::clock::wall().seconds;
+    let (verified, chain) = trust.judge_client(&established.peer_certificates, now_seconds);
+    match &tls.vouching {
+        Some(vouching) if verified == Verified::Trusted => asking.judge(vouching, trust, &chain).await,
+        _ => Ok(verified),
+    }
 }
 
 /// Shows an issuer the proof it looks for. Its connection ends with the handshake (RFC 8737 section 3), so that there is
@@ -308,6 +332,10 @@ fn refusal_of_tls(request: &mut Request<'_>) -> Option<Flow> {
             if tls.verify != VerifyClient::OptionalNoCa || !failure.is_about_trust() =>
         {
             request.log_error(Level::Info, format_args!("client SSL certificate verify error: ({failure})"));
+            Some(Flow::Deny(Status::CERTIFICATE_ERROR))
+        }
+        Verified::NotVouchedFor(words) => {
+            request.log_error(Level::Info, format_args!("client SSL certificate verify error: {words}"));
             Some(Flow::Deny(Status::CERTIFICATE_ERROR))
         }
         Verified::NoCertificate if tls.verify == VerifyClient::On => {

@@ -2,6 +2,7 @@
 //! requests see of it in [`variables`], and TLS to
 //! upstreams in [`upstream`].
 
+mod ocsp;
 mod settings;
 mod stapling;
 pub mod upstream;
@@ -48,6 +49,9 @@ struct Conf {
     stapling_file: Inherit<BString>,
     stapling_responder: Inherit<BString>,
     stapling_verify: Inherit<Flag>,
+    ocsp: Inherit<ocsp::Ocsp>,
+    ocsp_responder: Inherit<BString>,
+    ocsp_cache: Inherit<ocsp::AnswersKept>,
 }
 
 /// `ssl_certificate_cache off | max=N [inactive=time] [valid=time]`
@@ -126,7 +130,9 @@ impl Value for Cache {
                 b"builtin" => cache.own = Some(BUILTIN_SESSIONS),
                 text => match (text.strip_prefix(b"builtin:"), text.strip_prefix(b"shared:")) {
                     (Some(count), _) => cache.own = Some(number(count).ok_or_else(invalid)?),
-                    (_, Some(text)) => cache.shared = Some(shared_cache(text, word).ok_or_else(invalid)??),
+                    (_, Some(text)) => {
+                        cache.shared = Some(shared_cache(text, word, "session cache").ok_or_else(invalid)??);
+                    }
                     _ => return Err(invalid()),
                 },
             }
@@ -139,12 +145,12 @@ impl Value for Cache {
     }
 }
 
-/// `name:size`; none: it is neither.
-fn shared_cache(text: &[u8], word: &Word) -> Option<Result<(BString, usize), Problem>> {
+/// `name:size` of a `what`; none: it is neither.
+fn shared_cache(text: &[u8], word: &Word, what: &str) -> Option<Result<(BString, usize), Problem>> {
     let (name, bytes) = text.split_once_str(":").filter(|(name, _)| !name.is_empty())?;
     let bytes = size(bytes)?;
     if bytes < CACHE_BYTES_MIN {
-        return Some(Err(Problem::new(format!("session cache \"{}\" is too small", word.text)).on(word)));
+        return Some(Err(Problem::new(format!("{what} \"{}\" is too small", word.text)).on(word)));
     }
     Some(Ok((name.into(), bytes)))
 }
@@ -301,6 +307,24 @@ pub static MODULE: Module = Module {
             default: "off",
             set: field!(Conf.stapling_verify),
             doc: "Whether the answer must come from the certificate's issuer or whom that has appointed.",
+        },
+        Directive {
+            name: "ssl_ocsp",
+            default: "off",
+            set: field!(Conf.ocsp),
+            doc: "Whether issuers are asked about client certificates: the whole chain, or the leaf alone.",
+        },
+        Directive {
+            name: "ssl_ocsp_responder",
+            default: "",
+            set: field!(Conf.ocsp_responder),
+            doc: "Who is asked about client certificates, instead of whom they name.",
+        },
+        Directive {
+            name: "ssl_ocsp_cache",
+            default: "off",
+            set: field!(Conf.ocsp_cache),
+            doc: "Where answers about client certificates are kept.",
         },
     ],
     families: &[],

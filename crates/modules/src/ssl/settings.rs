@@ -2,6 +2,7 @@
 //! nginx words them, and say what to do.
 
 use super::{Cache, CertificateCache, Command, Conf, TLS12, TLS13};
+use crate::zones::{self, NamedZone};
 use bstr::{BStr, BString, ByteSlice};
 use conf::{Diagnostic, FileError, Level, Span};
 use engine::tls::named::{Certificate, NamedCertificates, Pair, Reader};
@@ -63,6 +64,23 @@ impl Maker<'_> {
         self.build.diagnostics.push(made);
     }
 
+    /// Declares a shared zone where it is named, for a `purpose` of its own.
+    pub(super) fn declare(
+        &mut self,
+        purpose: &'static str,
+        (name, bytes_max): &(BString, usize),
+        span: Option<Span>,
+    ) -> Result<(), Reported> {
+        let zone = NamedZone { name: name.clone(), bytes_max: *bytes_max };
+        let Err(problem) = zones::declare(self.build, purpose, &zone) else { return Ok(()) };
+        let mut made = Diagnostic::emerg("zone", problem.message);
+        if let Some(span) = span {
+            made = made.at(span);
+        }
+        self.build.diagnostics.push(made);
+        Err(Reported)
+    }
+
     pub(super) fn refuse<T>(&mut self, text: String, help: Option<String>) -> Result<T, Reported> {
         self.report(Level::Emerg, text, help);
         Err(Reported)
@@ -87,6 +105,7 @@ impl Maker<'_> {
             reject_handshake,
             verify: *conf.verify_client,
             trust: None,
+            vouching: None,
         };
         let (certificates, keys) = (&*conf.certificates, &*conf.keys);
         if let Some(last) = certificates.last().filter(|_| keys.len() < certificates.len()) {
@@ -103,6 +122,7 @@ impl Maker<'_> {
         self.sessions(conf, &mut options)?;
         self.commands(conf, &mut options)?;
         self.clients(conf, &mut options, &mut tls)?;
+        self.vouching(conf, &mut tls)?;
         options.record_bytes_max = conf.buffer_size.0;
         options.alpn = vec![b"http/1.1".to_vec()];
         match ServerSettings::new(&options) {
@@ -403,6 +423,9 @@ impl Maker<'_> {
         let seconds = u32::try_from(conf.session_timeout.0).unwrap_or(u32::MAX);
         options.session_seconds = seconds;
         let Cache { off, own, shared } = &*conf.session_cache;
+        if let Some(zone) = shared {
+            self.declare("ssl_session_cache", zone, conf.session_cache.span)?;
+        }
         options.cache = match (shared, own) {
             _ if *off => None,
             (Some((name, bytes)), _) => Some(SessionCache::shared(name, *bytes)),

@@ -5,7 +5,8 @@ use super::settings::{ACME_CERTIFICATE, Maker, Reported};
 use bstr::BString;
 use conf::Level;
 use engine::tls::ServerTls;
-use engine::tls::stapling::{Responder, Stapling};
+use engine::tls::responder::Responder;
+use engine::tls::stapling::Stapling;
 use net::tls::ocsp::Question;
 use net::tls::{Identity, ServerOptions, Trust};
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl Maker<'_> {
                 continue;
             };
             let Some(responder) = self.responder(conf, &own, &name) else { continue };
-            let verify = conf.stapling_verify.0;
+            let verify = conf.stapling_verify.0.then(Trust::default);
             tls.staplings.push(Arc::new(Stapling {
                 identity: own,
                 staple,
@@ -77,12 +78,7 @@ impl Maker<'_> {
             return None;
         };
         let parsed = Responder::parse(url.as_bytes());
-        if parsed.is_none() {
-            self.ignored(format!(
-                "invalid URL prefix in OCSP responder \"{url}\" in the certificate \"{name}\""
-            ));
-        }
-        parsed
+        parsed.map_err(|why| self.ignored(format!("{why} in the certificate \"{name}\""))).ok()
     }
 
     fn ignored(&mut self, why: String) {

@@ -204,6 +204,7 @@ pub(super) static VARIABLES: &[Variable] = &[
                 Verified::NoCertificate => put(o, "NONE"),
                 Verified::Trusted => put(o, "SUCCESS"),
                 Verified::Failed(failure) => put(o, &format!("FAILED:{}", failure.words)),
+                Verified::NotVouchedFor(words) => put(o, &format!("FAILED:{words}")),
             })
         },
         "What is thought of the client's certificate: SUCCESS, FAILED:reason or NONE.",

@@ -100,7 +100,7 @@ impl ClientSettings {
                 return Err(format!("upstream SSL certificate verify error: ({failure})"));
             }
             Verified::NoCertificate => return Err("upstream sent no SSL certificate".to_owned()),
-            Verified::Trusted => {}
+            Verified::Trusted | Verified::NotVouchedFor(_) => {}
         }
         let leaf = established.peer_certificates.first();
         match leaf.is_some_and(|leaf| subjects::is_for_host(leaf, name)) {

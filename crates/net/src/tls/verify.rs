@@ -139,6 +139,8 @@ pub enum Verified {
     Trusted,
     /// It is not.
     Failed(Failure),
+    /// It would be, but its issuers do not vouch for it now (OCSP): nginx's words.
+    NotVouchedFor(&'static str),
 }
 
 /// Why a certificate is not believed: OpenSSL's number and words.
@@ -239,38 +241,49 @@ impl Trust {
         names
     }
 
-    /// Judges what a client showed, its own certificate first.
-    pub fn judge_client(&self, shown: &[Vec<u8>], now_seconds: i64) -> Verified {
+    /// Judges what a client showed, its own certificate first. The chain of a certificate that is believed comes with
+    /// it: the leaf first, the authority at its end last, as DER.
+    pub fn judge_client<'a>(&'a self, shown: &'a [Vec<u8>], now_seconds: i64) -> (Verified, Vec<&'a [u8]>) {
         self.judge(shown, FOR_CLIENTS, now_seconds)
     }
 
     /// Judges what a server showed.
     pub fn judge_server(&self, shown: &[Vec<u8>], now_seconds: i64) -> Verified {
-        self.judge(shown, FOR_SERVERS, now_seconds)
+        self.judge(shown, FOR_SERVERS, now_seconds).0
     }
 
-    fn judge(&self, shown: &[Vec<u8>], purpose: &[u8], now_seconds: i64) -> Verified {
-        let Some(leaf) = shown.first() else { return Verified::NoCertificate };
-        let Some(leaf) = Certificate::parse(leaf) else { return Verified::Failed(MALFORMED) };
+    fn judge<'a>(
+        &'a self,
+        shown: &'a [Vec<u8>],
+        purpose: &[u8],
+        now_seconds: i64,
+    ) -> (Verified, Vec<&'a [u8]>) {
+        let Some(leaf) = shown.first() else { return (Verified::NoCertificate, Vec::new()) };
+        let Some(leaf) = Certificate::parse(leaf) else { return (Verified::Failed(MALFORMED), Vec::new()) };
         let others: Vec<Certificate<'_>> =
             shown[1..].iter().take(CHAIN_MAX).filter_map(|der| Certificate::parse(der)).collect();
         match self.find_path(leaf, &others, purpose, now_seconds) {
-            Ok(()) => Verified::Trusted,
-            Err(failure) => Verified::Failed(failure),
+            Ok(path) => (Verified::Trusted, path.iter().map(|certificate| certificate.der).collect()),
+            Err(failure) => (Verified::Failed(failure), Vec::new()),
         }
+    }
+
+    /// Was a certificate taken back by the list of its issuer, where lists are kept?
+    pub(crate) fn takes_back(&self, certificate: &Certificate<'_>, issuer: &Certificate<'_>) -> bool {
+        self.lists.iter().any(|list| list.is_of(issuer) && list.names(certificate))
     }
 
     /// Builds the path from the leaf to an authority that is trusted, and checks every step of it. A trusted issuer
     /// goes before one that was shown; of several with one name, the one whose key fits. All is looked at, and the
     /// last failure counts, as with nginx, which lets OpenSSL go on behind each.
-    fn find_path(
-        &self,
-        leaf: Certificate<'_>,
-        others: &[Certificate<'_>],
+    fn find_path<'a>(
+        &'a self,
+        leaf: Certificate<'a>,
+        others: &[Certificate<'a>],
         purpose: &[u8],
         now_seconds: i64,
-    ) -> Result<(), Failure> {
-        let trusted: Vec<Certificate<'_>> =
+    ) -> Result<Vec<Certificate<'a>>, Failure> {
+        let trusted: Vec<Certificate<'a>> =
             self.authorities.iter().filter_map(|der| Certificate::parse(der)).collect();
         let mut path = vec![leaf];
         let mut last_failure = None;
@@ -310,7 +323,7 @@ impl Trust {
         self.check_path(&path, purpose, now_seconds, &mut last_failure);
         match last_failure {
             Some(failure) => Err(failure),
-            None => Ok(()),
+            None => Ok(path),
         }
     }
 
