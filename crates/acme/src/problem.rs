@@ -38,6 +38,11 @@ impl Problem {
         Some(Problem { kind: printable(kind), detail: printable(&detail) })
     }
 
+    /// May it be refused because nobody has agreed to the terms of service? Issuers call that differently.
+    pub fn may_be_about_terms(&self) -> bool {
+        matches!(&*self.kind, "agreementRequired" | "malformed" | "unauthorized" | "userActionRequired")
+    }
+
     /// Is the request at fault, so that it would be refused again whenever it is made?
     pub fn is_lasting(&self) -> bool {
         matches!(

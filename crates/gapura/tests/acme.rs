@@ -1,195 +1,16 @@
-//! Certificates from an issuer that is not ours (Pebble, the small ACME server that Let's Encrypt tests with), and from
-//! one that follows a script. Left out, with a word, where Pebble, curl or OpenSSL are missing.
+//! Certificates from an issuer that is not ours: Pebble, the small ACME server that Let's Encrypt tests with. Left out, with
+//! a word, where Pebble, curl or OpenSSL are missing.
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::path::Path;
+use support::pebble::{
+    ORDER_PATIENCE, Options, Pebble, USUAL, configuration, is_missing, kept, secure, server, wait_for_issue,
+};
 use support::server::{Server, is_root};
-use support::{Folder, is_installed, nothing_may_be_skipped, text_of, wait_for};
-
-/// How long an order may take: Pebble takes a few seconds on a busy machine.
-const ORDER_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Is all there that is needed? Where nothing may be left out, it must be.
-fn is_missing() -> bool {
-    let missing: Vec<&str> = ["pebble", "pebble-challtestsrv", "curl", "openssl"]
-        .into_iter()
-        .filter(|program| !is_installed(program))
-        .collect();
-    assert!(missing.is_empty() || !nothing_may_be_skipped(), "needed: {missing:?}");
-    if !missing.is_empty() {
-        println!("LEFT OUT: install {}", missing.join(", "));
-    }
-    !missing.is_empty()
-}
-
-fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
-    let output = command.args(arguments).current_dir(folder).stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-}
-
-/// A Pebble of its own, with a name server that gives all names one address.
-struct Pebble {
-    folder: Folder,
-    host: String,
-    children: Vec<Child>,
-}
-
-/// What differs between tests.
-struct Options {
-    /// How long certificates live, seconds.
-    life_seconds: u32,
-    /// The external account that must be named: its identifier and key.
-    external: Option<(&'static str, &'static str)>,
-}
-
-const USUAL: Options = Options { life_seconds: 90 * 24 * 3600, external: None };
-
-impl Pebble {
-    /// Prepared, not started. Names are at `host`, pages on its port 8080, handshakes on 8443.
-    fn new(host: &str, options: &Options) -> Pebble {
-        let folder = Folder::new("pebble");
-        let subject = format!("subjectAltName=IP:{host}");
-        let made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-        let files = ["-keyout", "pebble.key", "-out", "pebble.crt", "-days", "2", "-subj", "/CN=pebble"];
-        run(folder.path(), "openssl", &[&made[..], &files, &["-addext", &subject]].concat());
-        let external = match options.external {
-            None => "\"externalAccountBindingRequired\": false".to_owned(),
-            Some((name, key)) => format!(
-                "\"externalAccountBindingRequired\": true, \"externalAccountMACKeys\": {{ \"{name}\": \"{key}\" }}"
-            ),
-        };
-        let configuration = format!(
-            r#"{{ "pebble": {{ "listenAddress": "{host}:14000", "managementListenAddress": "{host}:15000",
-            "certificate": "pebble.crt", "privateKey": "pebble.key", "httpPort": 8080, "tlsPort": 8443,
-            "ocspResponderURL": "", "certificateValidityPeriod": {}, "retryAfter": {{ "authz": 1, "order": 1 }},
-            {external} }} }}"#,
-            options.life_seconds
-        );
-        std::fs::write(folder.path().join("pebble.json"), configuration).expect("the folder is ours");
-        let mut pebble = Pebble { folder, host: host.to_owned(), children: Vec::new() };
-        let (dns, management) = (format!("{host}:15353"), format!("{host}:15055"));
-        let nothing = ["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""];
-        let names = ["-dns01", &dns, "-management", &management, "-defaultIPv4", host];
-        pebble.spawn("pebble-challtestsrv", &[&names[..], &nothing].concat());
-        pebble
-    }
-
-    fn started(host: &str, options: &Options) -> Pebble {
-        let mut pebble = Pebble::new(host, options);
-        pebble.start();
-        pebble
-    }
-
-    fn start(&mut self) {
-        let dns = format!("{}:15353", self.host);
-        self.spawn("pebble", &["-config", "pebble.json", "-dnsserver", &dns, "-strict"]);
-        let address = format!("{}:14000", self.host);
-        wait_for("Pebble listens", ORDER_PATIENCE, || TcpStream::connect(&address).ok());
-    }
-
-    fn spawn(&mut self, program: &str, arguments: &[&str]) {
-        let output = std::fs::File::create(self.path(&format!("{program}.out"))).expect("the folder is ours");
-        let child = Command::new(program)
-            .args(arguments)
-            .current_dir(self.folder.path())
-            // No pauses but those of the protocol; half of all nonces are refused; no name stays proved.
-            .envs([("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", "30"), ("PEBBLE_AUTHZREUSE", "0")])
-            .stdout(output.try_clone().expect("descriptors can be copied"))
-            .stderr(output)
-            .spawn();
-        self.children.push(child.unwrap_or_else(|error| panic!("{program}: {error}")));
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// How many orders there were.
-    fn orders(&self) -> usize {
-        text_of(&self.path("pebble.out")).matches("Added order").count()
-    }
-
-    /// Sends all names elsewhere.
-    fn move_names(&self, address: &str) {
-        let url = format!("http://{}:15055/set-default-ipv4", self.host);
-        run(self.folder.path(), "curl", &["-sS", "-d", &format!("{{\"ip\":\"{address}\"}}"), &url]);
-    }
-
-    /// The block of a configuration that names it.
-    fn issuer(&self, more: &str) -> String {
-        let (host, certificate) = (&self.host, self.path("pebble.crt"));
-        format!(
-            "acme_issuer pebble {{ uri https://{host}:14000/dir; ssl_trusted_certificate {};
-             accept_terms_of_service; state_path state; {more} }}",
-            certificate.display()
-        )
-    }
-
-    /// What a client says that trusts it and asks for a name on port 8443.
-    fn visit(&self, server: &Server, name: &str) -> String {
-        let root = self.path("root.pem");
-        if !root.exists() {
-            let url = format!("https://{}:15000/roots/0", self.host);
-            run(self.folder.path(), "curl", &["-skf", "-o", "root.pem", &url]);
-        }
-        let to = format!("::{}:8443", server.host);
-        let (root, url) = (root.to_string_lossy().into_owned(), format!("https://{name}/"));
-        run(self.folder.path(), "curl", &["-sS", "--cacert", &root, "--connect-to", &to, &url])
-    }
-}
-
-impl Drop for Pebble {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// A configuration around the lines of its `http` block. The plain server answers nothing of what issuers look for.
-fn configuration(http: &str) -> String {
-    format!(
-        "error_log error.log info; pid nginx.pid; events {{}}
-        http {{ access_log access.log; server {{ listen %HOST%:8080; return 301 https://$host$request_uri; }}
-        {http} }}"
-    )
-}
-
-/// A server with a certificate from an issuer.
-fn secure(names: &str, parameters: &str, body: &str) -> String {
-    format!(
-        "server {{ listen %HOST%:8443 ssl; server_name {names}; acme_certificate pebble {parameters};
-        ssl_certificate $acme_certificate; ssl_certificate_key $acme_certificate_key; return 200 {body}; }}"
-    )
-}
-
-/// A server with a Pebble beside it; not started.
-fn server(options: &Options) -> (Server, Pebble) {
-    let server = Server::new("gapura", "");
-    let pebble = Pebble::started(&server.host, options);
-    (server, pebble)
-}
-
-fn wait_for_issue(server: &Server, times: usize) {
-    let enough = || (server.log().matches("certificate issued").count() >= times).then_some(());
-    wait_for(&format!("{times} certificates\n{}", server.log()), ORDER_PATIENCE, enough);
-}
-
-/// The only file with that ending below the state path.
-fn kept(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.filter(|path| path.to_string_lossy().ends_with(ending)).collect()
-}
+use support::{run, text_of, wait_for};
 
 #[test]
 fn names_are_proved_by_a_page_and_a_restart_asks_for_nothing() {
@@ -246,9 +67,14 @@ fn names_are_proved_by_a_handshake_with_keys_of_every_kind() {
     }
     let (server, pebble) = server(&USUAL);
     let kinds = [
-        ("a.test", "key=rsa:2048", "rsaEncryption"),
-        ("b.test", "key=ecdsa:384", "P-384"),
-        ("c.test", "key=ecdsa:256", "P-256"),
+        ("a.test", "key=rsa:2048", "Public-Key: (2048 bit)"),
+        ("b.test", "key=rsa:3072", "Public-Key: (3072 bit)"),
+        ("c.test", "key=rsa:4096", "Public-Key: (4096 bit)"),
+        ("d.test", "key=rsa", "Public-Key: (2048 bit)"),
+        ("e.test", "key=ecdsa:256", "P-256"),
+        ("f.test", "key=ecdsa:384", "P-384"),
+        ("g.test", "key=ecdsa:521", "P-521"),
+        ("h.test", "", "P-256"),
     ];
     let servers: Vec<String> = kinds.iter().map(|(name, key, _)| secure(name, key, name)).collect();
     let issuer = pebble.issuer("challenge tls-alpn-01; account_key rsa:2048;");
@@ -417,124 +243,199 @@ fn external_accounts_are_bound() {
     assert_eq!(pebble.visit(&server, "one.test"), "hello");
 }
 
-/// An issuer that follows a script: what it was asked, and what it answers by path.
-fn scripted(
-    listener: TcpListener,
-    answers: impl Fn(&str) -> String + Send + 'static,
-) -> Arc<Mutex<Vec<String>>> {
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let seen = asked.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut reader = BufReader::new(stream.try_clone().expect("descriptors can be copied"));
-            let mut line = String::new();
-            let _ = reader.read_line(&mut line);
-            let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
-            let mut length = 0;
-            loop {
-                let mut field = String::new();
-                if reader.read_line(&mut field).is_err() || field.trim().is_empty() {
-                    break;
-                }
-                if let Some(value) = field.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap_or(0);
-                }
-            }
-            let mut body = vec![0; length];
-            let _ = reader.read_exact(&mut body);
-            let _ = stream.write_all(answers(&target).as_bytes());
-            seen.lock().expect("nobody panics with it").push(target);
-        }
-    });
-    asked
-}
-
-fn answer(status: &str, fields: &str, body: &str) -> String {
-    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{fields}\r\n{body}", body.len())
-}
-
 #[test]
-fn the_issuer_says_when_to_renew_and_when_to_ask_again() {
+fn accounts_have_keys_of_every_kind() {
     if is_missing() {
         return;
     }
-    let server = Server::new("gapura", "");
-    let base = format!("http://{}:14000", server.host);
-    let directory = format!(
-        r#"{{"newNonce":"{base}/nonce","newAccount":"{base}/account","newOrder":"{base}/order","renewalInfo":"{base}/renewal"}}"#
-    );
-    let listener = TcpListener::bind(format!("{}:14000", server.host)).expect("the address is ours");
-    let asked = scripted(listener, move |target| match target {
-        "/dir" => answer("200 OK", "", &directory),
-        // The window is over: the certificate is to be replaced now.
-        _ if target.starts_with("/renewal/") => {
-            let window =
-                r#"{"suggestedWindow":{"start":"2020-01-01T00:00:00Z","end":"2020-01-02T00:00:00Z"}}"#;
-            answer("200 OK", "Retry-After: 21600\r\n", window)
-        }
-        _ => {
-            let problem = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#;
-            answer("429 Too Many Requests", "Retry-After: 7200\r\n", problem)
-        }
-    });
-    // A certificate that has long to live is there already.
-    let name =
-        acme::order_name(&acme::Identifier::parse("one.test").expect("a name"), acme::KeyKind::default());
-    let state = server.path("state");
-    std::fs::create_dir(&state).expect("the folder is ours");
-    let (key, certificate) = (format!("state/{name}.key"), format!("state/{name}.crt"));
-    let made = [
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "99",
+    let (server, pebble) = server(&USUAL);
+    let made: [(&str, &[&str]); 2] = [
+        // As a PKCS#8 and a SEC1 file.
+        ("rsa.key", &["genrsa", "-out", "rsa.key", "2048"]),
+        ("ec.key", &["ecparam", "-name", "secp384r1", "-genkey", "-noout", "-out", "ec.key"]),
     ];
-    let extensions = [
-        "-set_serial",
-        "0x0087654321",
-        "-addext",
-        "subjectKeyIdentifier=69885b6b87464041e1b37b847ba0ae2cde01c8d4",
-        "-addext",
-        "authorityKeyIdentifier=keyid:always",
-    ];
-    let files = ["-subj", "/CN=one.test", "-keyout", &key, "-out", &certificate];
-    run(server.folder.path(), "openssl", &[&made[..], &extensions, &files].concat());
-    server.write(&configuration(&format!(
-        "acme_issuer pebble {{ uri {base}/dir; state_path state; }} {}",
-        secure("one.test", "", "hello")
-    )));
-    server.start();
-    server.wait_for_log(
-        "rateLimited: too many while obtaining it; next attempt in 7200 s, the one that is there goes on",
-        1,
-    );
-    let times = |path: &str| {
-        let asked = asked.lock().expect("nobody panics with it");
-        asked.iter().filter(|target| *target == path).count()
-    };
-    // The identifier of the key and the serial number in base64url (RFC 9773 section 4.1).
-    assert_eq!(times("/renewal/aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"), 1, "{asked:?}");
-    assert_eq!(times("/nonce"), 1, "{asked:?}");
-    // Reloads and restarts do not make it ask again.
-    for _ in 0..3 {
-        server.says(&["-s", "reload"], 0);
+    for (_, arguments) in made {
+        run(server.folder.path(), "openssl", arguments);
     }
-    let master = server.master();
-    server.signal(rustix::process::Signal::QUIT);
-    server.wait_for_end(master);
+    let keys =
+        ["ecdsa:256", "ecdsa:384", "ecdsa:521", "rsa:2048", "rsa:3072", "rsa:4096", "rsa.key", "ec.key"];
+    let blocks: Vec<String> = keys
+        .iter()
+        .enumerate()
+        .map(|(number, key)| {
+            let issuer = pebble.issuer(&format!("account_key {key};"));
+            let issuer = issuer.replace("acme_issuer pebble", &format!("acme_issuer issuer{number}"));
+            let issuer = issuer.replace("state_path state", &format!("state_path state{number}"));
+            let server = secure(&format!("a{number}.test"), "", key);
+            format!(
+                "{issuer} {}",
+                server.replace("acme_certificate pebble", &format!("acme_certificate issuer{number}"))
+            )
+        })
+        .collect();
+    server.write(&configuration(&blocks.concat()));
     server.start();
-    wait_for("the issuer is asked when to renew", ORDER_PATIENCE, || (times("/dir") > 1).then_some(()));
-    wait_for("and says it", ORDER_PATIENCE, || {
-        (server.log().matches("suggests to renew it").count() > 1).then_some(())
-    });
-    let to = format!("::{}:8443", server.host);
-    let visit = ["-sSk", "--connect-to", &to, "https://one.test/"];
-    assert_eq!(run(server.folder.path(), "curl", &visit), "hello");
-    assert_eq!(times("/nonce"), 1, "{asked:?}");
+    wait_for_issue(&server, keys.len());
+    for (number, key) in keys.iter().enumerate() {
+        assert_eq!(pebble.visit(&server, &format!("a{number}.test")), *key, "{}", server.log());
+    }
+    // Whose key is given has none made.
+    assert!(!server.path("state6/account.key").exists());
+    let text = run(&server.path("state2"), "openssl", &["pkey", "-in", "account.key", "-text", "-noout"]);
+    assert!(text.contains("P-521"), "{text}");
+}
+
+#[test]
+fn the_chain_that_is_preferred_is_served() {
+    if is_missing() {
+        return;
+    }
+    let (server, pebble) = server(&Options { alternate_roots: 2, ..USUAL });
+    let root_name = |number: usize| {
+        let root = pebble.root(number).to_string_lossy().into_owned();
+        let arguments = ["x509", "-noout", "-subject", "-nameopt", "multiline", "-in", &root];
+        let text = run(server.folder.path(), "openssl", &arguments);
+        let name = text.lines().find_map(|line| line.split_once("commonName")?.1.split_once("= "));
+        name.unwrap_or_else(|| panic!("{text}")).1.to_owned()
+    };
+    // The issuer's first one where there is none of that name.
+    let wanted =
+        [("one.test", root_name(1), 1), ("two.test", root_name(2), 2), ("other.test", "Other".to_owned(), 0)];
+    let blocks: Vec<String> = wanted
+        .iter()
+        .map(|(name, root, _)| {
+            let issuer = pebble.issuer(&format!("preferred_chain \"{root}\";"));
+            let issuer = issuer.replace("acme_issuer pebble", &format!("acme_issuer {name}"));
+            let server = secure(name, "", name);
+            format!(
+                "{issuer} {}",
+                server.replace("acme_certificate pebble", &format!("acme_certificate {name}"))
+            )
+        })
+        .collect();
+    server.write(&configuration(&blocks.concat()));
+    server.start();
+    wait_for_issue(&server, wanted.len());
+    for (name, _, served) in &wanted {
+        for root in 0..3 {
+            let is_trusted = pebble.visit_trusting(&server, name, root) == *name;
+            assert_eq!(is_trusted, root == *served, "{name} {root}\n{}", server.log());
+        }
+    }
+}
+
+#[test]
+fn addresses_get_certificates_by_either_proof() {
+    if is_missing() {
+        return;
+    }
+    let (server, pebble) = server(&USUAL);
+    let by_page = pebble.issuer("common_name_in_csr on;");
+    let by_handshake = pebble.issuer("challenge tls-alpn-01;");
+    let by_handshake = by_handshake.replace("acme_issuer pebble", "acme_issuer handshake");
+    let other = by_handshake.replace("state_path state", "state_path other");
+    // One server takes it from its name, which no handshake says for an address: it is the default one.
+    let one = secure("%HOST%", "", "hello");
+    let two = secure("two.test", "two.test %HOST%", "two")
+        .replace("acme_certificate pebble", "acme_certificate handshake");
+    server.write(&configuration(&format!("{by_page} {other} {one} {two}")));
+    server.start();
+    wait_for_issue(&server, 2);
+    assert_eq!(pebble.visit(&server, &server.host.clone()), "hello", "{}", server.log());
+    assert_eq!(pebble.visit(&server, "two.test"), "two", "{}", server.log());
+    for folder in ["state", "other"] {
+        let file = kept(&server.path(folder), ".crt").pop().expect("it is kept");
+        let arguments = ["x509", "-text", "-noout", "-in", &file.to_string_lossy()];
+        let text = run(server.folder.path(), "openssl", &arguments);
+        assert!(text.contains(&format!("IP Address:{}", server.host)), "{text}");
+    }
+}
+
+#[test]
+fn a_server_has_certificates_of_its_own_beside_those_of_an_issuer() {
+    if is_missing() {
+        return;
+    }
+    let (server, pebble) = server(&USUAL);
+    for name in ["one.test", "other.test"] {
+        let (key, certificate, subject) =
+            (format!("{name}.key"), format!("{name}.crt"), format!("/CN=own {name}"));
+        let made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", &subject];
+        run(server.folder.path(), "openssl", &[&made[..], &["-keyout", &key, "-out", &certificate]].concat());
+        // Who serves reads what variables name.
+        let readable = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(server.path(&key), readable).expect("it was made");
+    }
+    let own = "acme_certificate pebble one.test; ssl_certificate %DIR%/$ssl_server_name.crt;
+        ssl_certificate_key %DIR%/$ssl_server_name.key;";
+    let both = secure("one.test other.test", "", "hello").replace("acme_certificate pebble ;", own);
+    server.write(&configuration(&format!("{} {both}", pebble.issuer(""))));
+    server.start();
+    wait_for_issue(&server, 1);
+    // RSA is what the file has, ECDSA what the issuer gave.
+    let to = format!("{}:8443", server.host);
+    let shown = |name: &str, signature: &str| {
+        let arguments = ["s_client", "-connect", &to, "-servername", name, "-tls1_2", "-cipher", signature];
+        run(server.folder.path(), "openssl", &arguments)
+    };
+    let own = shown("one.test", "aRSA");
+    assert!(own.contains("CN = own one.test"), "{own}\n{}", server.log());
+    let issued = shown("one.test", "aECDSA");
+    assert!(issued.contains("Pebble Intermediate"), "{issued}\n{}", server.log());
+    let own = shown("other.test", "aRSA");
+    assert!(own.contains("CN = own other.test"), "{own}\n{}", server.log());
+    assert_eq!(pebble.visit(&server, "one.test"), "hello", "{}", server.log());
+}
+
+#[test]
+fn an_issuer_is_judged_by_its_own_certificate() {
+    if is_missing() {
+        return;
+    }
+    let (server, pebble) = server(&USUAL);
+    let made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=else"];
+    run(server.folder.path(), "openssl", &[&made[..], &["-keyout", "else.key", "-out", "else.crt"]].concat());
+    let trusted = format!("ssl_trusted_certificate {};", pebble.path("pebble.crt").display());
+    let address = format!("https://{}:14000", pebble.host);
+    // Whose name leads there, and is not in its certificate.
+    let resolver = format!("resolver {}:15353 ipv6=off;", pebble.host);
+    let cases = [
+        ("strangers", trusted.as_str(), "ssl_trusted_certificate else.crt;", ""),
+        // The system's authorities.
+        ("system", trusted.as_str(), "", ""),
+        ("name", address.as_str(), "https://issuer.test:14000", ""),
+        ("unjudged", trusted.as_str(), "ssl_verify off;", "hello"),
+        ("unjudged2", trusted.as_str(), "ssl_trusted_certificate else.crt; ssl_verify off;", "hello"),
+    ];
+    let blocks: Vec<String> = cases
+        .iter()
+        .map(|(name, from, to, _)| {
+            let issuer = pebble.issuer("").replace(from, to);
+            let issuer = issuer.replace("acme_issuer pebble", &format!("acme_issuer {name}"));
+            let issuer = issuer.replace("state_path state", &format!("state_path {name}"));
+            let server = secure(&format!("{name}.test"), "", "hello");
+            format!(
+                "{issuer} {}",
+                server.replace("acme_certificate pebble", &format!("acme_certificate {name}"))
+            )
+        })
+        .collect();
+    server.write(&configuration(&format!("{resolver} {}", blocks.concat())));
+    server.start();
+    wait_for_issue(&server, 2);
+    server.wait_for_log("while obtaining it; next attempt in", 3);
+    for (name, _, _, expected) in cases {
+        let visited = pebble.visit(&server, &format!("{name}.test"));
+        assert_eq!(visited == "hello", expected == "hello", "{name}: {visited}\n{}", server.log());
+    }
+    for (name, words) in [
+        ("strangers", "upstream SSL certificate verify error: (18:self-signed certificate)"),
+        ("system", "upstream SSL certificate verify error: (18:self-signed certificate)"),
+        ("name", "upstream SSL certificate does not match \"issuer.test\""),
+    ] {
+        let ending = format!("acme issuer \"{name}\"");
+        let log = server.log();
+        let line = log.lines().find(|line| line.contains("next attempt") && line.contains(&ending));
+        assert!(line.is_some_and(|line| line.contains(words)), "{name}: {log}");
+    }
 }

@@ -3,10 +3,9 @@
 
 mod support;
 
-use std::path::Path;
 use std::process::Command;
 use support::server::Server;
-use support::{is_installed, nothing_may_be_skipped};
+use support::{is_installed, nothing_may_be_skipped, run};
 
 const CONFIGURATION: &str = "
 error_log error.log info;
@@ -71,12 +70,6 @@ fn server() -> Server {
     std::fs::write(server.path("page.html"), PAGE).expect("a page");
     server.start();
     server
-}
-
-fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
-    let output = Command::new("timeout").arg("60").arg(program).args(arguments).current_dir(folder).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
 #[test]

@@ -6,18 +6,9 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
-use support::clients_are_missing;
 use support::server::Server;
-
-/// Runs a program in a folder and gives what it wrote, both streams.
-fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
-    let output = command.args(arguments).current_dir(folder).stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-}
+use support::{clients_are_missing, run};
 
 /// A self-signed certificate with its key: `NAME.crt` and `NAME.key`.
 fn make_certificate(folder: &Path, name: &str, kind: &[&str], subject: &str) {

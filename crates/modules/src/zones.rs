@@ -10,7 +10,7 @@ use template::Template;
 use zone::Zones;
 
 /// What nginx asks of a zone at least: eight pages.
-const BYTES_MIN: usize = 8 * 4096;
+pub const BYTES_MIN: usize = 8 * 4096;
 
 /// `zone=name:size` of one directive.
 pub struct NamedZone {

@@ -331,8 +331,11 @@ fn bind_node(
 fn find(node: &Node, place: Places) -> Result<&'static Known, Problem> {
     let entries = known::known(&node.name.text);
     let name = &node.name.text;
+    // nginx-acme reads the directives of its block by itself, and knows no others there.
+    let is_own = place == Places::ACME_ISSUER;
     let Some(known) = entries.iter().find(|entry| entry.places.meets(place)) else {
-        return Err(if entries.is_empty() { unknown(node, place) } else { misplaced(node, entries, place) });
+        let is_unknown = entries.is_empty() || is_own;
+        return Err(if is_unknown { unknown(node, place) } else { misplaced(node, entries, place) });
     };
     if !known.block && node.block.is_some() {
         return Err(Problem::new(format!("directive \"{name}\" is not terminated by \";\"")));
@@ -341,7 +344,8 @@ fn find(node: &Node, place: Places) -> Result<&'static Known, Problem> {
         return Err(Problem::new(format!("directive \"{name}\" has no opening \"{{\"")));
     }
     if !known.arguments.accepts(node.args.len()) {
-        return Err(Problem::new(format!("invalid number of arguments in \"{name}\" directive"))
+        let word = if is_own { "" } else { " directive" };
+        return Err(Problem::new(format!("invalid number of arguments in \"{name}\"{word}"))
             .help(format!("\"{name}\" takes {}", known.arguments.described())));
     }
     Ok(known)

@@ -3,7 +3,7 @@
 use super::board::{self, Proof};
 use super::transport::{Response, Transport};
 use super::vault::{PROOF_PREFIX, Vault};
-use super::{ChallengeKind, Issuer, Order, Profile};
+use super::{ChallengeKind, Issuer, Order, Profile, read_identity};
 use acme::answer::{self, Authorization, Challenge, Directory, Status, Window, alternates};
 use acme::request::{self, Signer};
 use acme::{Identifier, Key, Problem, Url};
@@ -154,7 +154,7 @@ impl<'a> Client<'a> {
         let (agrees, external) = (settings.agrees_to_terms, settings.external.as_ref());
         let payload = request::account(self.key, &settings.contacts, agrees, external, &url);
         let response = self.post(&url, &payload).await.map_err(|failure| match (failure, agrees) {
-            (Failure::Refused(mut problem), false) => {
+            (Failure::Refused(mut problem), false) if problem.may_be_about_terms() => {
                 let terms = self.directory.terms_of_service.as_deref().unwrap_or("the issuer's pages");
                 problem.detail.push_str(&format!(
                     "; perhaps because \"accept_terms_of_service\" is missing (the terms: {terms})"
@@ -209,7 +209,7 @@ impl<'a> Client<'a> {
         let Some(certificate) = placed.certificate.clone().filter(|_| placed.status == Status::Valid) else {
             return Err(unexpected(&placed));
         };
-        Ok(Obtained { certificate: self.chain(&certificate, &key).await?, key })
+        Ok(Obtained { certificate: self.chain(&certificate, order, &key).await?, key })
     }
 
     /// Places an order: its address, and itself.
@@ -339,14 +339,10 @@ impl<'a> Client<'a> {
     }
 
     /// The certificate with its chain: the issuer's first one, or the one under the root that is wanted.
-    async fn chain(&mut self, url: &Url, key: &str) -> Result<String, Failure> {
+    async fn chain(&mut self, url: &Url, order: &Order, key: &str) -> Result<String, Failure> {
         let response = self.post(url, "").await?;
         let first = pem_of(&response)?;
-        let read = |text: &str| {
-            let identity = Identity::read(text.as_bytes(), key.as_bytes(), &[]);
-            identity.map_err(|error| Failure::Other(format!("the certificate cannot be used ({error:?})")))
-        };
-        let identity = read(&first)?;
+        let identity = usable(order, &first, key)?;
         let Some(wanted) = self.issuer.settings.preferred_chain.clone() else { return Ok(first) };
         if identity.is_rooted_in(wanted.as_bytes()) {
             return Ok(first);
@@ -360,7 +356,7 @@ impl<'a> Client<'a> {
             .collect();
         for link in links {
             let other = pem_of(&self.post(&link, "").await?)?;
-            if read(&other)?.is_rooted_in(wanted.as_bytes()) {
+            if usable(order, &other, key)?.is_rooted_in(wanted.as_bytes()) {
                 return Ok(other);
             }
         }
@@ -418,7 +414,20 @@ impl<'a> Client<'a> {
 
 fn pem_of(response: &Response) -> Result<String, Failure> {
     let text = String::from_utf8(response.body.clone());
-    text.map_err(|_| Failure::Other("the certificate is no text".to_owned()))
+    text.map_err(|_| Failure::Other("the issuer's certificate cannot be used (it is no text)".to_owned()))
+}
+
+/// The certificate, where it can be shown: with this key, for all that was asked for, not over yet.
+fn usable(order: &Order, text: &str, key: &str) -> Result<Identity, Failure> {
+    let unusable = |why: String| Failure::Other(format!("the issuer's certificate cannot be used ({why})"));
+    let identity = read_identity(text.as_bytes(), key.as_bytes()).map_err(unusable)?;
+    if let Some(other) = order.identifiers.iter().find(|wanted| !identity.is_for(wanted.value())) {
+        return Err(unusable(format!("it is not for {other}")));
+    }
+    match identity.validity() {
+        Some((_, end)) if end < net::clock::wall().seconds => Err(unusable("it is over already".to_owned())),
+        _ => Ok(identity),
+    }
 }
 
 fn unreadable_order() -> Failure {

@@ -9,8 +9,10 @@
 pub mod client;
 pub mod gateway;
 pub mod hosts;
+pub mod issuers;
 pub mod load;
 pub mod origin;
+pub mod pebble;
 pub mod raw;
 pub mod server;
 
@@ -82,6 +84,15 @@ pub fn clients_are_missing() -> bool {
         println!("LEFT OUT: install curl and openssl");
     }
     missing
+}
+
+/// Runs a program in a folder, for a minute at most, and gives what it wrote, both streams.
+pub fn run(folder: &Path, program: &str, arguments: &[&str]) -> String {
+    let mut command = std::process::Command::new("timeout");
+    let command = command.args(["60", program]).args(arguments).current_dir(folder);
+    let output = command.stdin(std::process::Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
 /// Whether a program can be started at all.

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
@@ -22,20 +22,22 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Server {
     /// Everything is in here.
     pub folder: Folder,
-    /// `127.x.y.1`, nobody else's.
+    /// `127.x.y.z`, nobody else's.
     pub host: String,
     /// The link that is called.
     pub program: PathBuf,
 }
 
-static HOSTS: AtomicU16 = AtomicU16::new(0);
+static HOSTS: AtomicU8 = AtomicU8::new(0);
 
 impl Server {
     /// A server called by that name, with a configuration. In it `%HOST%` is the address and `%DIR%` the folder.
     pub fn new(name: &str, configuration: &str) -> Server {
         let folder = Folder::new("process");
-        let host =
-            format!("127.{}.{}.1", 128 + std::process::id() % 64, HOSTS.fetch_add(1, Ordering::Relaxed));
+        // Tests may run in processes of their own, at the same time.
+        let process = std::process::id();
+        let number = 1 + HOSTS.fetch_add(1, Ordering::Relaxed);
+        let host = format!("127.{}.{}.{number}", 128 + process % 64, process / 64 % 256);
         let program = folder.path().join(name);
         symlink(binary(), &program).unwrap();
         fs::create_dir(folder.path().join("logs")).unwrap();

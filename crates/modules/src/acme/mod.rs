@@ -78,7 +78,7 @@ fn identifiers(node: &Node, word: &Word) -> Result<Vec<Identifier>, Problem> {
 
 /// A problem as nginx-acme words those of its own.
 fn named(node: &Node, why: impl std::fmt::Display) -> Problem {
-    Problem::new(format!("\"{}\": {why}", node.name.text))
+    Problem::new(format!("{}: {why}", node.name.text))
 }
 
 /// `challenge`
@@ -204,7 +204,13 @@ fn shared_zone(_cells: &mut (), node: &Node, build: &mut Build) -> Result<(), Pr
     }
     let word = argument(node, 0)?;
     let text = word.text.strip_prefix(b"zone=").ok_or_else(|| zones::missing(node).on(word))?;
-    zones::NamedZone::parse(word, text)?;
+    let size = text.split_once_str(":").and_then(|(name, bytes)| Some((name, schema::value::size(bytes)?)));
+    let Some((name, bytes)) = size else {
+        return Err(named(node, format!("invalid zone size \"{}\"", text.as_bstr())).on(word));
+    };
+    if bytes < zones::BYTES_MIN {
+        return Err(named(node, format!("zone {} is too small", name.as_bstr())).on(word));
+    }
     build.idle(node);
     Ok(())
 }

@@ -40,7 +40,7 @@ pub(super) fn proves_by_page(build: &mut Build) -> bool {
 /// Makes an issuer of its block.
 pub(super) fn issuer(installer: &mut Installer) -> Result<(), Problem> {
     let conf = installer.conf::<Conf>();
-    let failed = |why: String| Problem::new(format!("\"acme_issuer\": {why}"));
+    let failed = |why: String| Problem::new(format!("acme_issuer: {why}"));
     let name = installer.cells.args.first().map(|word| word.text.clone()).unwrap_or_default();
     let url = conf.uri.to_str().ok().and_then(Url::parse);
     let Some(url) = url else {
@@ -56,8 +56,7 @@ pub(super) fn issuer(installer: &mut Installer) -> Result<(), Problem> {
         None => problem,
     };
     let build = &mut *installer.build;
-    let account_key =
-        account_key(build, &conf.account_key).map_err(|why| at(failed(why), conf.account_key.span))?;
+    let account_key = account_key(build, &conf.account_key).map_err(|why| at(why, conf.account_key.span))?;
     let external = external(build, conf).map_err(|why| at(why, conf.external_account_key.span))?;
     let trusted = match conf.trusted_certificate.is_empty() {
         true => None,
@@ -90,22 +89,26 @@ pub(super) fn issuer(installer: &mut Installer) -> Result<(), Problem> {
 }
 
 /// `account_key`: a kind of key, or a file with one.
-fn account_key(build: &Build, text: &BString) -> Result<AccountKey, String> {
+fn account_key(build: &Build, text: &BString) -> Result<AccountKey, Problem> {
     if text.is_empty() {
         return Ok(AccountKey::Made(KeyKind::default()));
     }
-    if let Some(kind) = KeyKind::parse(text).map_err(|why| why.to_string())? {
+    if let Some(kind) = KeyKind::parse(text).map_err(|why| Problem::new(format!("account_key: {why}")))? {
         return Ok(AccountKey::Made(kind));
     }
-    let failed = |why: String| format!("cannot load account key: {why}");
-    let der = read(build, text).and_then(|text| net::tls::private_key_der(&text)).map_err(failed)?;
+    let failed = |why: String| Problem::new(format!("acme_issuer: cannot load account key: {why}"));
+    let text = match text.strip_prefix(b"data:") {
+        Some(data) => data.to_vec(),
+        None => read(build, text).map_err(failed)?,
+    };
+    let der = net::tls::private_key_der(&text).map_err(failed)?;
     Key::read(&der).map_err(failed)?;
     Ok(AccountKey::Given(der))
 }
 
 fn external(build: &Build, conf: &Conf) -> Result<Option<ExternalAccount>, Problem> {
     let Some(external) = &*conf.external_account_key else { return Ok(None) };
-    let failed = |why: String| Problem::new(format!("\"external_account_key\": {why}"));
+    let failed = |why: String| Problem::new(format!("external_account_key: {why}"));
     let text = match external.key.strip_prefix(b"data:") {
         Some(data) => data.to_vec(),
         None => read(build, &external.key).map_err(failed)?,
@@ -152,16 +155,23 @@ fn read(build: &Build, name: &BString) -> Result<Vec<u8>, String> {
 pub(super) fn server(installer: &mut Installer) -> Result<(), Problem> {
     let conf = installer.conf::<Conf>();
     let Some(certificate) = &*conf.certificate else { return Ok(()) };
-    let at = |problem: Problem| Problem { span: conf.certificate.span, at: conf.certificate.span, ..problem };
     let mut identifiers = certificate.identifiers.clone();
     if identifiers.is_empty() {
-        identifiers = of_server(installer).map_err(at)?;
+        match of_server(installer) {
+            Ok(named) => identifiers = named,
+            Err(why) => {
+                installer.build.diagnostics.push(settle(why, conf));
+                return Ok(());
+            }
+        }
     }
     let declared = &installer.build.shared::<Declared>().0;
     let position = declared.iter().position(|issuer| issuer.name == certificate.issuer);
     let Some(position) = position else {
-        let why = format!("issuer \"{}\" is missing", certificate.issuer);
-        return Err(at(Problem::new(why).help("it is declared by an \"acme_issuer\" block")));
+        let why = Problem::new(format!("issuer \"{}\" is missing", certificate.issuer));
+        let why = why.help("it is declared by an \"acme_issuer\" block");
+        installer.build.diagnostics.push(settle(why, conf));
+        return Ok(());
     };
     let name = order_name(&identifiers, certificate.key);
     let issuer = &declared[position];
@@ -181,6 +191,13 @@ pub(super) fn server(installer: &mut Installer) -> Result<(), Problem> {
     Ok(())
 }
 
+/// What is found once all is read: it is the directive's, and nginx-acme names no place.
+fn settle(problem: Problem, conf: &Conf) -> Diagnostic {
+    let mut why = Diagnostic::emerg("acme", problem.message).bare();
+    (why.span, why.help) = (conf.certificate.span, problem.help);
+    why
+}
+
 /// The names of the server as identifiers.
 fn of_server(installer: &mut Installer) -> Result<Vec<Identifier>, Problem> {
     let core = installer.cells.module::<ServerCore>(SERVER_INDEX);
@@ -189,7 +206,7 @@ fn of_server(installer: &mut Installer) -> Result<Vec<Identifier>, Problem> {
         if name.regex.is_some() {
             let text =
                 format!("\"acme_certificate\": unsupported regular expression in server_name: {}", name.text);
-            installer.build.diagnostics.push(Diagnostic::new("acme", Level::Warn, text).at(name.span));
+            installer.build.diagnostics.push(Diagnostic::warn("acme", text).at(name.span).bare());
             continue;
         }
         // A valid name that stands for no name at all.

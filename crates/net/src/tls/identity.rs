@@ -2,7 +2,7 @@
 
 use super::der::{Der, tag};
 use super::key::{self, KeyError};
-use super::{notes, pem, x509};
+use super::{notes, pem, subjects, x509};
 use crate::clock;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
@@ -136,6 +136,11 @@ impl Identity {
     pub fn validity(&self) -> Option<(i64, i64)> {
         let leaf = x509::Certificate::parse(self.certified.cert.first()?)?;
         Some((leaf.not_before, leaf.not_after))
+    }
+
+    /// Is it for this name, `*.name` or address?
+    pub fn is_for(&self, name: &str) -> bool {
+        self.certified.cert.first().is_some_and(|der| subjects::is_for_host(der, name))
     }
 
     /// The identifier of its issuer's key and its serial number (the content of the INTEGER), which name it where its
