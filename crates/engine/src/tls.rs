@@ -30,6 +30,7 @@ use vouching::Vouching;
 const HELLO_READ_BYTES: usize = 2048;
 
 /// The TLS of one server, kept in its plan by whoever reads the directives.
+#[derive(Default)]
 pub struct ServerTls {
     /// What it offers; none: it has no certificate, and the address's default server speaks for it.
     pub settings: Option<ServerSettings>,
@@ -39,6 +40,8 @@ pub struct ServerTls {
     pub named: Option<NamedCertificates>,
     /// Certificates for which answers are asked for.
     pub staplings: Vec<Arc<Stapling>>,
+    /// What it should offer is wrong, which was said.
+    pub is_refused: bool,
     /// `ssl_reject_handshake`.
     pub reject_handshake: bool,
     /// `ssl_verify_client`.
@@ -350,11 +353,12 @@ fn refusal_of_tls(request: &mut Request<'_>) -> Option<Flow> {
 pub fn check(snapshot: &Snapshot, sources: &SourceMap, diagnostics: &mut Vec<Diagnostic>) {
     for listener in snapshot.listens.iter().filter(|listener| listener.ssl) {
         let is_ready = |site: &Site| {
-            server_tls(snapshot, site).is_some_and(|tls| tls.settings.is_some() || tls.reject_handshake)
+            server_tls(snapshot, site)
+                .is_some_and(|tls| tls.settings.is_some() || tls.is_refused || tls.reject_handshake)
         };
         let default = snapshot.site(listener.default_site);
         let bare = match server_tls(snapshot, default) {
-            Some(tls) if tls.settings.is_some() => None,
+            Some(tls) if tls.settings.is_some() || tls.is_refused => None,
             Some(tls) if tls.reject_handshake => {
                 listener.sites.iter().map(|id| snapshot.site(*id)).find(|site| !is_ready(site))
             }

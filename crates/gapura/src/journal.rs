@@ -4,7 +4,7 @@
 //! `nginx: [emerg] bind() to 0.0.0.0:80 failed (98: Address already in use)`.
 
 use crate::identity::{Identity, Layout};
-use crate::site::Essentials;
+use crate::site::{Essentials, Rendered};
 use net::errno::{Errno, ErrnoMessage};
 use net::log::file::LogFile;
 use net::log::syslog::Severity;
@@ -83,13 +83,7 @@ impl Journal {
     /// Writes a message.
     pub fn write(&self, severity: Severity, message: impl AsRef<[u8]>) {
         let message = message.as_ref();
-        net::clock::refresh();
-        let pid = std::process::id();
-        let mut line = net::clock::error_log_time().to_vec();
-        // Writing into a Vec cannot fail.
-        let _ = write!(line, " [{}] {pid}#{pid}: ", severity_name(severity));
-        line.extend_from_slice(message);
-        line.truncate(LINE_BYTES_MAX - 1);
+        let line = self.line(severity, message);
         let mut told_stderr = false;
         for sink in self.sinks.iter().filter(|sink| severity <= sink.least) {
             sink.log.append_with_severity(&line, severity);
@@ -118,10 +112,34 @@ impl Journal {
         self.write(severity, message);
     }
 
-    /// Writes what `conf` rendered: `[emerg] unexpected "}" in /etc/nginx/nginx.conf:3`.
-    pub fn write_rendered(&self, severity: Severity, rendered: &[u8]) {
-        let message = rendered.iter().position(|&byte| byte == b' ').map(|space| &rendered[space + 1..]);
-        self.write(severity, message.unwrap_or(rendered));
+    /// Writes what there is to say about a configuration: nginx's line, and to the logs what helps. A terminal is shown
+    /// that beside the lines of the configuration.
+    pub fn write_rendered(&self, rendered: &Rendered) {
+        let (severity, line) = (rendered.severity, &rendered.line);
+        let message = line.iter().position(|&byte| byte == b' ').map(|space| &line[space + 1..]);
+        self.write(severity, message.unwrap_or(line));
+        for help in &rendered.help {
+            let line = self.line(severity, format!("help: {help}").as_bytes());
+            for sink in self.sinks.iter().filter(|sink| severity <= sink.least && !sink.is_stderr) {
+                sink.log.append_with_severity(&line, severity);
+            }
+            if let Some(captured) = &mut *self.captured.borrow_mut() {
+                captured.push_str(&format!("[{}] help: {help}\n", severity_name(severity)));
+            }
+        }
+        net::log::flush_thread();
+    }
+
+    /// A message as a line of a log.
+    fn line(&self, severity: Severity, message: &[u8]) -> Vec<u8> {
+        net::clock::refresh();
+        let pid = std::process::id();
+        let mut line = net::clock::error_log_time().to_vec();
+        // Writing into a Vec cannot fail.
+        let _ = write!(line, " [{}] {pid}#{pid}: ", severity_name(severity));
+        line.extend_from_slice(message);
+        line.truncate(LINE_BYTES_MAX - 1);
+        line
     }
 
     /// Keeps a copy of warnings and worse until [`Journal::end_capture`].

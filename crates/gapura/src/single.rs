@@ -164,8 +164,8 @@ impl Single {
             site::load(&layout, command_line.as_deref(), Arc::new(RecordedFiles::of_system()), Role::Master)
         };
         let mut loaded = self.service.aside(load).await?;
-        for (severity, line, _) in site::rendered(&loaded, false) {
-            self.journal.write_rendered(severity, &line);
+        for rendered in site::rendered(&loaded, false) {
+            self.journal.write_rendered(&rendered);
         }
         if !loaded.is_good() {
             return None;

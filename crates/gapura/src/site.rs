@@ -319,12 +319,25 @@ fn worker_user(node: Option<&Node>, diagnostics: &mut Vec<Diagnostic>) -> Option
     Some(user)
 }
 
-/// Everything to say about a configuration, each as nginx's line and the snippet for people.
-pub fn rendered(loaded: &Loaded, color: bool) -> Vec<(Severity, BString, String)> {
-    let render = |diagnostic: &Diagnostic| {
-        let line = conf::render_nginx(diagnostic, &loaded.sources);
-        let snippet = conf::render_snippet(diagnostic, &loaded.sources, color);
-        (crate::journal::severity_of(diagnostic.level), line, snippet)
+/// One thing to say about a configuration.
+pub struct Rendered {
+    /// How bad it is.
+    pub severity: Severity,
+    /// nginx's line.
+    pub line: BString,
+    /// The configuration's own lines with marks, and what helps, for a terminal.
+    pub snippet: String,
+    /// What helps, a sentence each.
+    pub help: Vec<String>,
+}
+
+/// Everything to say about a configuration.
+pub fn rendered(loaded: &Loaded, color: bool) -> Vec<Rendered> {
+    let render = |diagnostic: &Diagnostic| Rendered {
+        severity: crate::journal::severity_of(diagnostic.level),
+        line: conf::render_nginx(diagnostic, &loaded.sources),
+        snippet: conf::render_snippet(diagnostic, &loaded.sources, color),
+        help: diagnostic.help.clone(),
     };
     loaded.diagnostics.iter().map(render).collect()
 }

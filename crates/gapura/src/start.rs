@@ -107,12 +107,12 @@ fn tell(journal: &Journal, loaded: &Loaded, options: &Options) -> bool {
     let is_terminal = std::io::stderr().is_terminal();
     let color = is_terminal && std::env::var_os("NO_COLOR").is_none();
     let with_snippets = is_terminal || std::env::var_os(SNIPPETS_VARIABLE).is_some();
-    for (severity, line, snippet) in site::rendered(loaded, color) {
-        if severity <= Severity::Warn || options.test {
-            journal.write_rendered(severity, &line);
+    for rendered in site::rendered(loaded, color) {
+        if rendered.severity <= Severity::Warn || options.test {
+            journal.write_rendered(&rendered);
         }
-        if with_snippets && severity <= Severity::Warn {
-            say(&snippet);
+        if with_snippets && rendered.severity <= Severity::Warn {
+            say(&rendered.snippet);
         }
     }
     loaded.is_good()

@@ -417,7 +417,7 @@ fn generation_of(
     let files = Arc::new(RecordedFiles::of_record(assignment.record.clone()));
     let mut loaded = site::load(&assignment.layout, assignment.command_line.as_deref(), files, Role::Worker);
     if !loaded.is_good() {
-        let lines = site::rendered(&loaded, false).into_iter().map(|(_, line, _)| format!("{line}\n"));
+        let lines = site::rendered(&loaded, false).into_iter().map(|one| format!("{}\n", one.line));
         return Err(lines.collect());
     }
     let mut descriptors = descriptors.into_iter();

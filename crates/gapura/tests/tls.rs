@@ -6,9 +6,10 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
-use support::server::Server;
-use support::{clients_are_missing, run};
+use support::server::{Server, is_root};
+use support::{clients_are_missing, run, text_of};
 
 /// A self-signed certificate with its key: `NAME.crt` and `NAME.key`.
 fn make_certificate(folder: &Path, name: &str, kind: &[&str], subject: &str) {
@@ -387,6 +388,148 @@ fn what_is_wrong_with_files() {
     let said =
         test(&[("ssl_session_cache shared:tls:1m;\n    server", "ssl_ciphers AES128-SHA;\n    server")]);
     assert!(said.contains("SSL_CTX_set_cipher_list(\"AES128-SHA\") failed"), "{said}");
+}
+
+/// Makes a certificate of one authority of its own below another: `NAME.crt` and `NAME.key`.
+fn issue(folder: &Path, name: &str, issuer: &str, days: &str, extensions: &str) {
+    std::fs::write(folder.join("extensions"), extensions).expect("the folder is ours");
+    let (key, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.crt"));
+    let subject = format!("/CN={name}");
+    let made = ["req", "-newkey", "rsa:2048", "-nodes", "-subj", &subject, "-keyout", &key, "-out", &request];
+    run(folder, "openssl", &made);
+    let (ca, ca_key) = (format!("{issuer}.crt"), format!("{issuer}.key"));
+    let signed = ["x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial"];
+    let more = ["-days", days, "-extfile", "extensions", "-out", &certificate];
+    let text = run(folder, "openssl", &[&signed[..], &more].concat());
+    assert!(folder.join(&certificate).exists(), "{text}");
+}
+
+#[test]
+fn what_is_often_wrong_with_certificates_is_told_with_what_to_do() {
+    let Some(server) = server("tls-advice") else { return };
+    let folder = server.folder.path();
+    let names = "subjectAltName=DNS:test\nauthorityInfoAccess=caIssuers;URI:http://ca.test/middle.crt";
+    issue(folder, "middle", "rsa", "2", "basicConstraints=critical,CA:true");
+    issue(folder, "leaf", "middle", "2", names);
+    issue(folder, "private", "middle", "2", "subjectAltName=DNS:test");
+    issue(folder, "over", "rsa", "-1", "subjectAltName=DNS:test");
+    let text = |name: &str| text_of(&server.path(name));
+    for (name, parts) in [
+        ("full.crt", ["leaf.crt", "middle.crt", ""]),
+        ("reversed.crt", ["middle.crt", "leaf.crt", ""]),
+        ("shuffled.crt", ["leaf.crt", "rsa.crt", "middle.crt"]),
+        ("garbage", ["words", "", ""]),
+    ] {
+        let joined: String = parts.iter().filter(|part| !part.is_empty()).map(|part| text(part)).collect();
+        std::fs::write(server.path(name), joined).expect("the folder is ours");
+    }
+    let configure = |certificate: &str, key: &str| {
+        let names = format!("ssl_certificate {certificate}; ssl_certificate_key {key};");
+        server.write(
+            &CONFIGURATION.replace("ssl_certificate rsa.crt;\n    ssl_certificate_key rsa.key;", &names),
+        );
+    };
+    let test = |certificate: &str, key: &str, program: &[&str]| {
+        configure(certificate, key);
+        let called = server.command(&["-t"]);
+        let mut command = Command::new(program.first().map_or(called.get_program(), |first| first.as_ref()));
+        command.args(program.iter().skip(1));
+        if !program.is_empty() {
+            command.arg(called.get_program());
+        }
+        let output = command.args(called.get_args()).env("GAPURA_SNIPPETS", "1").output().expect("it starts");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let cases = [
+        ("full.crt", "leaf.key", "", ""),
+        // An authority of one's own issues without anything between.
+        ("private.crt", "private.key", "", ""),
+        (
+            "leaf.crt",
+            "leaf.key",
+            "[warn] certificate \"%/leaf.crt\" comes without that of its issuer, \"CN=middle\"",
+            "most clients refuse it: name the file with the whole chain (often \"fullchain.pem\")",
+        ),
+        (
+            "reversed.crt",
+            "leaf.key",
+            "[emerg] SSL_CTX_use_PrivateKey(\"%/leaf.key\") failed",
+            "the key is that of certificate 2 in \"%/reversed.crt\", which must be the first",
+        ),
+        (
+            "shuffled.crt",
+            "leaf.key",
+            "[warn] certificates in \"%/shuffled.crt\" are not in order",
+            "number 2 in the file is not that of the issuer of number 1",
+        ),
+        (
+            "full.crt",
+            "rsa.key",
+            "[emerg] SSL_CTX_use_PrivateKey(\"%/rsa.key\") failed",
+            "the key is not that of the certificate in \"%/full.crt\"",
+        ),
+        (
+            "over.crt",
+            "over.key",
+            "[warn] certificate \"%/over.crt\" expired on ",
+            "clients refuse it: have it renewed, put the new one in its place, and reload",
+        ),
+        (
+            "leaf.key",
+            "leaf.key",
+            "[emerg] cannot load certificate \"%/leaf.key\": PEM_read_bio_X509_AUX() failed",
+            "the file holds a key; has it changed places with the certificate's?",
+        ),
+        (
+            "garbage",
+            "leaf.key",
+            "[emerg] cannot load certificate \"%/garbage\": PEM_read_bio_X509_AUX() failed",
+            "the file should begin with a certificate in PEM form",
+        ),
+        (
+            "full.crt",
+            "full.crt",
+            "[emerg] cannot load certificate key \"%/full.crt\": PEM_read_bio_PrivateKey() failed",
+            "the file holds no private key; is it the certificate's file?",
+        ),
+        (
+            "full.crt",
+            "none.key",
+            "[emerg] cannot load certificate key \"%/none.key\": BIO_new_file() failed",
+            "there is no \"%/none.key\"",
+        ),
+        (
+            "full.crt",
+            "logs",
+            "[emerg] cannot load certificate key \"%/logs\": BIO_new_file() failed",
+            "\"%/logs\" is a folder; the key is a file in it",
+        ),
+    ];
+    let inside = |words: &str| words.replace('%', folder.to_str().expect("a path of letters"));
+    for (certificate, key, line, help) in cases {
+        let said = test(certificate, key, &[]);
+        // Nothing else is told, and what nginx says comes first.
+        let first = said.lines().next().unwrap_or_default();
+        let told = said.matches("[emerg]").count() + said.matches("[warn]").count();
+        assert_eq!(told, usize::from(!line.is_empty()), "{certificate} {key}: {said}");
+        if told > 0 {
+            assert!(first.contains(&inside(line)), "{certificate} {key}: {said}");
+            assert!(said.replace("\n    ", " ").contains(&inside(help)), "{certificate} {key}: {said}");
+        }
+    }
+    if is_root() {
+        let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+        let said = test("full.crt", "leaf.key", &nobody);
+        assert!(said.contains("Permission denied:calling fopen("), "{said}");
+        assert!(
+            said.contains("whoever starts the server must be able to read the key: start it as root"),
+            "{said}"
+        );
+    }
+    // So does the log when a reload fails.
+    configure("middle.crt", "rsa.key");
+    server.signal(rustix::process::Signal::HUP);
+    server.wait_for_log(&inside("help: the key is not that of the certificate in \"%/middle.crt\""), 1);
 }
 
 #[test]

@@ -44,8 +44,8 @@ impl Master {
         let files = Arc::new(RecordedFiles::of_system());
         let mut loaded =
             site::load(&self.start.layout, self.start.command_line.as_deref(), files, Role::Master);
-        for (severity, line, _) in site::rendered(&loaded, false) {
-            self.journal.write_rendered(severity, &line);
+        for rendered in site::rendered(&loaded, false) {
+            self.journal.write_rendered(&rendered);
         }
         if !loaded.is_good() {
             return Err(());

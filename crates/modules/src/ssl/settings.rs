@@ -23,6 +23,10 @@ pub(super) const ACME_CERTIFICATE: &str = "$acme_certificate";
 const ACME_CERTIFICATE_KEY: &str = "$acme_certificate_key";
 /// The number of "no such file" (`ENOENT`).
 const NO_ENTRY: i32 = 2;
+/// The number of "permission denied" (`EACCES`).
+const PERMISSION_DENIED: i32 = 13;
+/// The number of "is a directory" (`EISDIR`).
+const IS_A_DIRECTORY: i32 = 21;
 
 /// Names that were warned of, so that each is named once.
 #[derive(Default)]
@@ -40,8 +44,8 @@ pub(super) fn install(installer: &mut Installer) -> Result<(), Problem> {
     let issued = crate::acme::certificate_of(installer);
     let mut maker = Maker { build: &mut *installer.build, span };
     // What is wrong is reported where it is found.
-    let Ok(made) = maker.server(conf, issued) else { return Ok(()) };
-    installer.keep(made);
+    let made = maker.server(conf, issued);
+    installer.keep(made.unwrap_or_else(|Reported| ServerTls { is_refused: true, ..ServerTls::default() }));
     Ok(())
 }
 
@@ -87,26 +91,18 @@ impl Maker<'_> {
     }
 
     /// Warns of a name once for the whole configuration.
-    pub(super) fn warn_once(&mut self, text: String) {
+    pub(super) fn warn_once(&mut self, text: String, help: Option<String>) {
         if !self.build.shared::<Warned>().0.contains(&text) {
             self.build.shared::<Warned>().0.push(text.clone());
-            self.report(Level::Warn, text, None);
+            self.report(Level::Warn, text, help);
         }
     }
 
     /// `issued` is the certificate that the server has from an issuer.
     fn server(&mut self, conf: &Conf, issued: Option<Arc<Issued>>) -> Result<ServerTls, Reported> {
         let reject_handshake = conf.reject_handshake.0;
-        let mut tls = ServerTls {
-            settings: None,
-            settings_http2: None,
-            named: None,
-            staplings: Vec::new(),
-            reject_handshake,
-            verify: *conf.verify_client,
-            trust: None,
-            vouching: None,
-        };
+        let verify = *conf.verify_client;
+        let mut tls = ServerTls { reject_handshake, verify, ..ServerTls::default() };
         let (certificates, keys) = (&*conf.certificates, &*conf.keys);
         if let Some(last) = certificates.last().filter(|_| keys.len() < certificates.len()) {
             return self
@@ -248,42 +244,32 @@ impl Maker<'_> {
                 Ok(identity)
             }
             Err(IdentityError::Certificate(what)) => {
-                let help =
-                    "the file should begin with a certificate in PEM form: -----BEGIN CERTIFICATE-----";
-                self.refuse(
-                    format!("cannot load certificate \"{certificate}\": {what}"),
-                    Some(help.to_owned()),
-                )
+                let help = match certificate_text.contains_str("PRIVATE KEY-----") {
+                    true => "the file holds a key; has it changed places with the certificate's?",
+                    false => {
+                        "the file should begin with a certificate in PEM form: -----BEGIN CERTIFICATE-----"
+                    }
+                };
+                let text = format!("cannot load certificate \"{certificate}\": {what}");
+                self.refuse(text, Some(help.to_owned()))
             }
             Err(IdentityError::Key(what, help)) => {
                 self.refuse(format!("cannot load certificate key \"{key}\": {what}"), help)
             }
-            Err(IdentityError::Mismatch) => {
+            Err(IdentityError::Mismatch(owner)) => {
                 let text = format!(
                     "SSL_CTX_use_PrivateKey(\"{key}\") failed (SSL: error:05800074:x509 certificate routines::key \
                      values mismatch)"
                 );
-                let help = format!(
-                    "the key is not the one of the first certificate in \"{certificate}\"; that file holds the \
-                     server's own certificate first, then its intermediates"
-                );
-                self.refuse(text, Some(help))
+                self.refuse(text, Some(mismatch(&certificate, owner)))
             }
         }
     }
 
     fn oddities(&mut self, certificate: &BString, identity: &Identity) {
         for oddity in identity.oddities(net::clock::wall().seconds) {
-            let text = match oddity {
-                Oddity::Expired(when) => format!("certificate \"{certificate}\" expired on {when}"),
-                Oddity::NotYetValid(when) => {
-                    format!("certificate \"{certificate}\" is not valid before {when}")
-                }
-                Oddity::WrongOrder => format!(
-                    "certificates in \"{certificate}\" are not in order: each should be followed by that of its issuer"
-                ),
-            };
-            self.warn_once(text);
+            let (text, help) = told(certificate, &oddity);
+            self.warn_once(text, Some(help));
         }
     }
 
@@ -298,7 +284,10 @@ impl Maker<'_> {
     pub(super) fn versions(&mut self, bits: u32, directive: &str) -> Result<(bool, bool), Reported> {
         for (bit, name) in [(1, "SSLv2"), (2, "SSLv3"), (4, "TLSv1"), (8, "TLSv1.1")] {
             if bits & bit != 0 {
-                self.warn_once(format!("the protocol {name} of \"{directive}\" is not available, ignored"));
+                self.warn_once(
+                    format!("the protocol {name} of \"{directive}\" is not available, ignored"),
+                    None,
+                );
             }
         }
         if bits & (TLS12 | TLS13) == 0 {
@@ -322,7 +311,7 @@ impl Maker<'_> {
     ) -> Result<Vec<CipherSuite>, Reported> {
         let selected = names::select_ciphers(list);
         for name in &selected.missing {
-            self.warn_once(format!("the cipher {name} of \"{directive}\" is not available, ignored"));
+            self.warn_once(format!("the cipher {name} of \"{directive}\" is not available, ignored"), None);
         }
         if selected.found.is_empty() && tls12 {
             let text = format!(
@@ -346,7 +335,7 @@ impl Maker<'_> {
         };
         let Some(selected) = names::select_groups(list) else { return self.refuse(failed(list), None) };
         for name in &selected.missing {
-            self.warn_once(format!("the curve {name} is not available, ignored"));
+            self.warn_once(format!("the curve {name} is not available, ignored"), None);
         }
         if selected.found.is_empty() {
             let help = "available: X25519MLKEM768, X25519, prime256v1, secp384r1".to_owned();
@@ -396,7 +385,10 @@ impl Maker<'_> {
     fn tls13_ciphers(&mut self, list: &str, tls13: bool) -> Result<Vec<CipherSuite>, Reported> {
         let selected = names::select_tls13_ciphers(list);
         for missing in &selected.missing {
-            self.warn_once(format!("the cipher {missing} of \"ssl_conf_command\" is not available, ignored"));
+            self.warn_once(
+                format!("the cipher {missing} of \"ssl_conf_command\" is not available, ignored"),
+                None,
+            );
         }
         if selected.found.is_empty() && tls13 {
             return self.refuse(failed_command("Ciphersuites", list), None);
@@ -414,7 +406,7 @@ impl Maker<'_> {
                     options.tickets.get_or_insert_with(|| TicketKeys::own(options.session_seconds));
                 }
                 "SessionTicket" => options.tickets = None,
-                _ => self.warn_once(format!("the option {name} of \"ssl_conf_command\" has no effect")),
+                _ => self.warn_once(format!("the option {name} of \"ssl_conf_command\" has no effect"), None),
             }
         }
     }
@@ -520,15 +512,59 @@ fn failed_command(name: &str, value: &str) -> String {
 }
 
 /// A file that cannot be read, in OpenSSL's words, and what to do.
+/// What is odd about a certificate, and what to do about it.
+fn told(certificate: &BString, odd: &Oddity) -> (String, String) {
+    match odd {
+        Oddity::Expired(when) => (
+            format!("certificate \"{certificate}\" expired on {when}"),
+            "clients refuse it: have it renewed, put the new one in its place, and reload".to_owned(),
+        ),
+        Oddity::NotYetValid(when) => (
+            format!("certificate \"{certificate}\" is not valid before {when}"),
+            "clients refuse it until then; if that time has come, the clock of this machine is wrong"
+                .to_owned(),
+        ),
+        Oddity::WrongOrder(number) => (
+            format!(
+                "certificates in \"{certificate}\" are not in order: each should be followed by that of \
+                 its issuer"
+            ),
+            format!("number {number} in the file is not that of the issuer of number {}", number - 1),
+        ),
+        Oddity::Incomplete(issuer, place) => (
+            format!("certificate \"{certificate}\" comes without that of its issuer, \"{issuer}\""),
+            format!(
+                "most clients refuse it: name the file with the whole chain (often \"fullchain.pem\"), or add \
+                 the issuer's certificate behind this one (it is at {place}, perhaps in DER form)"
+            ),
+        ),
+    }
+}
+
+/// What to do about a key that is not that of the first certificate in a file.
+fn mismatch(certificate: &BString, owner: Option<usize>) -> String {
+    match owner {
+        Some(number) => format!(
+            "the key is that of certificate {number} in \"{certificate}\", which must be the first: the server's own, \
+             then that of its issuer, and so on"
+        ),
+        None => format!(
+            "the key is not that of the certificate in \"{certificate}\"; the two are made together: do both files have \
+             the same name, and are they of the same day?"
+        ),
+    }
+}
+
 fn unreadable(path: &BString, error: &FileError, what: &str) -> (String, Option<String>) {
     let number = error.errno;
     let text = net::tls::open_failed(path, number, &error.message);
     let path = BStr::new(path);
     let help = match number {
-        13 => format!(
-            "the {what} \"{path}\" may not be read by who started this; it is read by the master, which is root when \
-             started by root"
+        PERMISSION_DENIED => format!(
+            "whoever starts the server must be able to read the {what}: start it as root, whose master process reads it \
+             (workers need not), or let this user read \"{path}\" and enter its folders"
         ),
+        IS_A_DIRECTORY => format!("\"{path}\" is a folder; the {what} is a file in it"),
         NO_ENTRY => {
             format!("there is no \"{path}\"; relative names begin at the folder of the configuration")
         }

@@ -41,8 +41,9 @@ pub enum IdentityError {
     Certificate(String),
     /// It is the key: what failed, in OpenSSL's words, and what to do about it.
     Key(String, Option<String>),
-    /// They do not belong together.
-    Mismatch,
+    /// They do not belong together. The certificate of the file that the key belongs to, the first being 1, where
+    /// there is one.
+    Mismatch(Option<usize>),
 }
 
 /// What is worth a word to whoever wrote the configuration, though the certificate can be used.
@@ -52,8 +53,11 @@ pub enum Oddity {
     Expired(String),
     /// It begins only then.
     NotYetValid(String),
-    /// A certificate in the file did not issue the one before it.
-    WrongOrder,
+    /// A certificate in the file, the first being 1, did not issue the one before it.
+    WrongOrder(usize),
+    /// It stands alone, though somebody else issued it who tells clients where to find the certificate that they
+    /// need besides: the issuer, and where.
+    Incomplete(String, String),
 }
 
 impl Identity {
@@ -68,18 +72,19 @@ impl Identity {
             IdentityError::Key(what, help)
         };
         let signer = load_key(&pem::sections(key), passwords).map_err(unreadable)?;
-        Identity::join(chain, signer).ok_or(IdentityError::Mismatch)
+        match chain.iter().position(|der| belong_together(der, &*signer)) {
+            Some(0) => Ok(Identity::new(chain, signer)),
+            other => Err(IdentityError::Mismatch(other.map(|at| at + 1))),
+        }
     }
 
     /// Puts a certificate, the first of a chain, and its key together; none: they do not belong together.
     pub(crate) fn join(chain: Vec<CertificateDer<'static>>, signer: Arc<dyn SigningKey>) -> Option<Identity> {
-        let parsed = x509::Certificate::parse(chain.first()?)?;
-        if let Some(of_key) = signer.public_key()
-            && key_bits(&of_key) != key_bits(parsed.public_key)
-        {
-            return None;
-        }
-        Some(Identity { certified: Arc::new(CertifiedKey::new(chain, signer)), staple: None })
+        belong_together(chain.first()?, &*signer).then(|| Identity::new(chain, signer))
+    }
+
+    fn new(chain: Vec<CertificateDer<'static>>, signer: Arc<dyn SigningKey>) -> Identity {
+        Identity { certified: Arc::new(CertifiedKey::new(chain, signer)), staple: None }
     }
 
     /// What goes into a handshake, with an answer to be stapled where there is one that holds.
@@ -126,8 +131,17 @@ impl Identity {
                 odd.extend(x509::time_text(first.validity[0]).map(Oddity::NotYetValid));
             }
         }
-        if chain.windows(2).any(|pair| pair[0].issuer != pair[1].subject) {
-            odd.push(Oddity::WrongOrder);
+        if let Some(at) = chain.windows(2).position(|pair| pair[0].issuer != pair[1].subject) {
+            odd.push(Oddity::WrongOrder(at + 2));
+        }
+        // Public authorities never issue such with the key that clients know.
+        if let [alone] = &chain[..]
+            && !alone.is_self_issued()
+            && let Some(place) =
+                alone.extensions.issuer_places.iter().find(|place| place.starts_with(b"http"))
+        {
+            let place = String::from_utf8_lossy(place).into_owned();
+            odd.push(Oddity::Incomplete(x509::name_rfc2253(alone.issuer), place));
         }
         odd
     }
@@ -160,6 +174,12 @@ impl Identity {
     pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
         self.certified.cert.iter().map(|der| &der[..])
     }
+}
+
+/// Is the key that of the certificate? A key that does not show its public half is believed.
+fn belong_together(der: &[u8], signer: &dyn SigningKey) -> bool {
+    let Some(certificate) = x509::Certificate::parse(der) else { return false };
+    signer.public_key().is_none_or(|of_key| key_bits(&of_key) == key_bits(certificate.public_key))
 }
 
 /// A private key out of PEM, not encrypted, as DER: PKCS#8, PKCS#1 or SEC1.

@@ -54,6 +54,8 @@ pub(crate) struct Extensions<'a> {
     pub(crate) authority_key: Option<&'a [u8]>,
     /// The responders of AuthorityInfoAccess that answer OCSP.
     pub(crate) ocsp_responders: Vec<&'a [u8]>,
+    /// Where AuthorityInfoAccess says that the issuer's own certificate is.
+    pub(crate) issuer_places: Vec<&'a [u8]>,
     /// A critical extension that is not understood.
     pub(crate) has_unknown_critical: bool,
 }
@@ -155,9 +157,12 @@ impl<'a> Extensions<'a> {
                 [0x2b, 6, 1, 5, 5, 7, 1, 1] => {
                     for access in value.inside(tag::SEQUENCE)? {
                         let mut parts = Der(access.content);
-                        let is_ocsp = parts.expect(tag::OID) == Some(&[0x2b, 6, 1, 5, 5, 7, 0x30, 1]);
-                        let uri = parts.expect(tag::implicit(6)).filter(|_| is_ocsp);
-                        all.ocsp_responders.extend(uri);
+                        let places = match parts.expect(tag::OID) {
+                            Some([0x2b, 6, 1, 5, 5, 7, 0x30, 1]) => &mut all.ocsp_responders,
+                            Some([0x2b, 6, 1, 5, 5, 7, 0x30, 2]) => &mut all.issuer_places,
+                            _ => continue,
+                        };
+                        places.extend(parts.expect(tag::implicit(6)));
                     }
                 }
                 // certificatePolicies and its kin restrict nothing that is decided here.
