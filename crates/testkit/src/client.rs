@@ -93,6 +93,32 @@ impl Connection {
         Ok(())
     }
 
+    /// The same with what the client sends ahead: it goes on with its handshake when an answer begins to come.
+    ///
+    /// # Errors
+    /// In words: there was no handshake, or no answer before its end.
+    pub fn secure_late(&mut self, mut tls: ClientConnection) -> Result<(), String> {
+        self.socket.set_read_timeout(Some(PATIENCE)).map_err(|e| e.to_string())?;
+        let failed = |error: std::io::Error| format!("the handshake failed: {error}");
+        while tls.wants_write() {
+            tls.write_tls(&mut self.socket).map_err(failed)?;
+        }
+        loop {
+            if tls.read_tls(&mut self.socket).map_err(failed)? == 0 {
+                return Err("the server went away".to_owned());
+            }
+            let state = tls.process_new_packets().map_err(|error| error.to_string())?;
+            if state.plaintext_bytes_to_read() > 0 {
+                return self.secure(tls);
+            }
+        }
+    }
+
+    /// Did the server take what was sent ahead of the end of the handshake?
+    pub(crate) fn took_early_data(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_early_data_accepted())
+    }
+
     /// The number of the alert with which the server ended the handshake.
     pub fn alert(&self) -> Option<u8> {
         self.alert

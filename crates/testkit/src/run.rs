@@ -15,7 +15,6 @@ use bstr::ByteSlice;
 use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,9 +25,25 @@ const STARTS_MAX: usize = 3;
 const PORTS: usize = 9;
 
 /// What may stand on the fence of a request.
-const REQUEST_WORDS: [&str; 15] = [
-    "continue", "raw", "part", "split", "shutdown", "abort", "http2", "to=", "from=", "tls", "tls=",
-    "tls1.2", "cert=", "resume", "sees=",
+const REQUEST_WORDS: [&str; 18] = [
+    "continue",
+    "raw",
+    "part",
+    "split",
+    "shutdown",
+    "abort",
+    "http2",
+    "to=",
+    "from=",
+    "tls",
+    "tls=",
+    "tls1.2",
+    "cert=",
+    "resume",
+    "sees=",
+    "compress",
+    "compress=no",
+    "early",
 ];
 
 /// A line of a document and what is wrong there.
@@ -138,7 +153,7 @@ struct Runner<'d> {
     server: Option<Server>,
     connection: Option<Open>,
     /// What the last client said in its handshake, and the sessions it knows.
-    tls_settings: Option<Arc<rustls::ClientConfig>>,
+    tls: tls::Clients,
     /// How far each log has been compared, in lines.
     log_lines: HashMap<String, usize>,
     failures: Vec<Failure>,
@@ -162,7 +177,7 @@ impl<'d> Runner<'d> {
             origins: Vec::new(),
             server: None,
             connection: None,
-            tls_settings: None,
+            tls: tls::Clients::default(),
             log_lines: HashMap::new(),
             failures: Vec::new(),
         }
@@ -363,11 +378,11 @@ impl<'d> Runner<'d> {
         }
         self.started()?;
         let composed = compose_block(request, &self.places).map_err(|f| vec![f])?;
-        let mut open = self.open(request)?;
+        let mut open = self.open(request, &composed.bytes)?;
         open.methods.extend(composed.methods);
         open.line = request.line;
-        if open.connection.alert().is_some() {
-            // The response says which.
+        if open.connection.alert().is_some() || request.has("early") {
+            // The response says which alert; what goes ahead is sent already.
         } else if request.has("http2") {
             open.connection.exchange_http2(&composed.bytes).map_err(|e| one(&e))?;
         } else {
@@ -386,7 +401,8 @@ impl<'d> Runner<'d> {
         Ok(true)
     }
 
-    fn open(&mut self, request: &Block) -> Result<Open, Vec<Failure>> {
+    /// `bytes` is what the request sends.
+    fn open(&mut self, request: &Block, bytes: &[u8]) -> Result<Open, Vec<Failure>> {
         if request.has("continue") {
             return self
                 .connection
@@ -398,25 +414,9 @@ impl<'d> Runner<'d> {
         let one = |error| vec![(request.line, error)];
         let mut connection = Connection::open(&to, request.value("from")).map_err(one)?;
         if tls::is_wanted(request) {
-            self.secure(request, &mut connection).map_err(one)?;
+            self.tls.secure(request, bytes, &self.directory, &mut connection).map_err(one)?;
         }
         Ok(Open { connection, methods: VecDeque::new(), line: request.line })
-    }
-
-    /// Begins TLS, with what is known of the session before where the block says so.
-    fn secure(&mut self, request: &Block, connection: &mut Connection) -> Result<(), String> {
-        let settings = match self.tls_settings.take().filter(|_| request.has("resume")) {
-            Some(settings) => settings,
-            None => tls::settings(request, &self.directory)?,
-        };
-        self.tls_settings = Some(settings.clone());
-        connection.secure(tls::connection(request, settings)?)?;
-        let Some(name) = request.value("sees") else { return Ok(()) };
-        let expected = tls::certificates(&self.directory.join(format!("{name}.crt")))?;
-        match connection.shown_certificate() == expected.first().map(|der| &der[..]) {
-            true => Ok(()),
-            false => Err(format!("the server shows another certificate than {name}")),
-        }
     }
 
     fn close_connection(&mut self) {

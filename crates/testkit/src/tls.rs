@@ -1,11 +1,18 @@
 //! TLS of the specs' clients: any certificate is taken, since what a server shows is a matter of its own check.
 
+use crate::client::Connection;
 use crate::document::Block;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::compress::{CertDecompressor, DecompressionFailed, ZLIB_DECOMPRESSOR};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, version};
+use rustls::{
+    CertificateCompressionAlgorithm, ClientConfig, ClientConnection, DigitallySignedStruct, Error,
+    SignatureScheme, version,
+};
+use std::cell::Cell;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +26,7 @@ pub fn is_wanted(block: &Block) -> bool {
 ///
 /// # Errors
 /// In words: its certificate cannot be read.
-pub fn settings(block: &Block, folder: &Path) -> Result<Arc<ClientConfig>, String> {
+fn settings_of(block: &Block, folder: &Path) -> Result<Arc<ClientConfig>, String> {
     let versions: &[_] =
         if block.has("tls1.2") { &[&version::TLS12] } else { &[&version::TLS13, &version::TLS12] };
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -36,6 +43,11 @@ pub fn settings(block: &Block, folder: &Path) -> Result<Arc<ClientConfig>, Strin
             builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?
         }
     };
+    config.cert_decompressors = match block.has("compress") || block.value("compress").is_some() {
+        true => vec![&Unpacks],
+        false => Vec::new(),
+    };
+    config.cert_compressors = Vec::new();
     config.enable_sni = block.value("tls").is_some();
     if block.has("http2") {
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -47,7 +59,7 @@ pub fn settings(block: &Block, folder: &Path) -> Result<Arc<ClientConfig>, Strin
 ///
 /// # Errors
 /// In words: the name in the block is none.
-pub fn connection(block: &Block, config: Arc<ClientConfig>) -> Result<ClientConnection, String> {
+fn connection(block: &Block, config: Arc<ClientConfig>) -> Result<ClientConnection, String> {
     let name = match block.value("tls") {
         Some(name) => ServerName::try_from(name.to_owned()).map_err(|_| format!("\"{name}\" is no name"))?,
         None => ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -55,11 +67,87 @@ pub fn connection(block: &Block, config: Arc<ClientConfig>) -> Result<ClientConn
     ClientConnection::new(config, name).map_err(|error| error.to_string())
 }
 
+/// The TLS clients of a scenario.
+#[derive(Default)]
+pub struct Clients {
+    /// What the last one knows, its sessions too.
+    settings: Option<Arc<ClientConfig>>,
+}
+
+impl Clients {
+    /// Begins TLS, with what is known of the session before where the block says so; `early` sends the request's bytes
+    /// ahead.
+    ///
+    /// # Errors
+    /// In words: there was no handshake, or not the one that the block speaks of.
+    pub fn secure(
+        &mut self,
+        request: &Block,
+        bytes: &[u8],
+        folder: &Path,
+        to: &mut Connection,
+    ) -> Result<(), String> {
+        let mut settings = match self.settings.take().filter(|_| request.has("resume")) {
+            Some(settings) => settings,
+            None => settings_of(request, folder)?,
+        };
+        Arc::make_mut(&mut settings).enable_early_data = request.has("early");
+        self.settings = Some(settings.clone());
+        let mut client = connection(request, settings)?;
+        if request.has("early") {
+            let early = client.early_data().ok_or("the session before does not allow early data")?;
+            { early }.write_all(bytes).map_err(|error| format!("early data: {error}"))?;
+        }
+        was_compressed();
+        match request.has("early") {
+            true => to.secure_late(client)?,
+            false => to.secure(client)?,
+        }
+        if request.has("early") && !to.took_early_data() {
+            return Err("the server did not take early data".to_owned());
+        }
+        let offers = request.has("compress") || request.value("compress").is_some();
+        if offers && was_compressed() != request.has("compress") {
+            return Err("the certificate came compressed or plain, and should not have".to_owned());
+        }
+        let Some(name) = request.value("sees") else { return Ok(()) };
+        let expected = certificates(&folder.join(format!("{name}.crt")))?;
+        match to.shown_certificate() == expected.first().map(|der| &der[..]) {
+            true => Ok(()),
+            false => Err(format!("the server shows another certificate than {name}")),
+        }
+    }
+}
+
+/// Did the certificate of the handshake that this thread made last come compressed? Asked once.
+fn was_compressed() -> bool {
+    UNPACKED.take()
+}
+
+thread_local! {
+    static UNPACKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Unpacks certificates (RFC 8879) and notes it.
+#[derive(Debug)]
+struct Unpacks;
+
+impl CertDecompressor for Unpacks {
+    fn decompress(&self, input: &[u8], output: &mut [u8]) -> Result<(), DecompressionFailed> {
+        UNPACKED.set(true);
+        ZLIB_DECOMPRESSOR.decompress(input, output)
+    }
+
+    fn algorithm(&self) -> CertificateCompressionAlgorithm {
+        CertificateCompressionAlgorithm::Zlib
+    }
+}
+
 /// The certificates of a file.
 ///
 /// # Errors
 /// In words: it cannot be read.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let fail = |error| format!("{}: {error}", path.display());
     CertificateDer::pem_file_iter(path).map_err(fail)?.collect::<Result<_, _>>().map_err(fail)
 }

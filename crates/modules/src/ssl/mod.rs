@@ -29,6 +29,7 @@ struct Conf {
     keys: Inherit<Vec<BString>>,
     password_file: Inherit<BString>,
     certificate_cache: Inherit<CertificateCache>,
+    certificate_compression: Inherit<Flag>,
     protocols: Inherit<Bitmask<Protocols>>,
     ciphers: Inherit<BString>,
     curves: Inherit<BString>,
@@ -39,6 +40,7 @@ struct Conf {
     session_timeout: Inherit<Seconds>,
     session_tickets: Inherit<Flag>,
     ticket_keys: Inherit<Vec<BString>>,
+    early_data: Inherit<Flag>,
     reject_handshake: Inherit<Flag>,
     verify_client: Inherit<VerifyClient>,
     verify_depth: Inherit<Number>,
@@ -183,6 +185,12 @@ pub static MODULE: Module = Module {
             doc: "How many certificates and keys that variables name are kept once read.",
         },
         Directive {
+            name: "ssl_certificate_compression",
+            default: "off",
+            set: field!(Conf.certificate_compression),
+            doc: "Whether certificates go out compressed (zlib) to clients that can undo it.",
+        },
+        Directive {
             name: "ssl_protocols",
             default: "TLSv1.2 TLSv1.3",
             set: field!(Conf.protocols),
@@ -247,6 +255,12 @@ pub static MODULE: Module = Module {
             default: "",
             set: list!(Conf.ticket_keys),
             doc: "A file with a key for tickets; the first makes them, all open them.",
+        },
+        Directive {
+            name: "ssl_early_data",
+            default: "off",
+            set: field!(Conf.early_data),
+            doc: "Whether requests are taken before the handshake is done, from clients that come again.",
         },
         Directive {
             name: "ssl_reject_handshake",

@@ -113,6 +113,7 @@ impl Maker<'_> {
         }
         let mut options = ServerOptions::default();
         self.certificates(conf, issued, &mut options, &mut tls)?;
+        options.compress_certificates = self.compression(conf, &tls)?;
         options.prefer_server_ciphers = conf.prefer_server_ciphers.0;
         self.protocols(conf, &mut options)?;
         self.sessions(conf, &mut options)?;
@@ -170,6 +171,15 @@ impl Maker<'_> {
             tls.named = Some(NamedCertificates { certificates, reader });
         }
         Ok(())
+    }
+
+    /// Do certificates go out compressed? Those that variables name do not, as in nginx: they are others each time.
+    fn compression(&mut self, conf: &Conf, tls: &ServerTls) -> Result<bool, Reported> {
+        if conf.stapling.0 && conf.certificate_compression.0 {
+            let text = "\"ssl_stapling\" is incompatible with \"ssl_certificate_compression\"";
+            return self.refuse(text.to_owned(), None);
+        }
+        Ok(conf.certificate_compression.0 && tls.named.is_none())
     }
 
     /// The names of a certificate and its key where variables are in them.
@@ -424,8 +434,20 @@ impl Maker<'_> {
             (None, Some(count)) => Some(Arc::new(SessionCache::new(count.saturating_mul(SESSION_BYTES)))),
             (None, None) => None,
         };
+        options.early_data = conf.early_data.0;
         if !conf.session_tickets.0 {
             return Ok(());
+        }
+        if options.early_data {
+            options.cache.get_or_insert_with(SessionCache::of_process);
+            if !conf.ticket_keys.is_empty() {
+                self.warn_once(
+                    "\"ssl_session_ticket_key\" has no effect with \"ssl_early_data\": sessions are kept here, each \
+                     for one use"
+                        .to_owned(),
+                    None,
+                );
+            }
         }
         let mut files = Vec::new();
         for name in conf.ticket_keys.iter() {
@@ -511,7 +533,6 @@ fn failed_command(name: &str, value: &str) -> String {
     format!("SSL_CONF_cmd(\"{name}\", \"{value}\") failed")
 }
 
-/// A file that cannot be read, in OpenSSL's words, and what to do.
 /// What is odd about a certificate, and what to do about it.
 fn told(certificate: &BString, odd: &Oddity) -> (String, String) {
     match odd {
@@ -555,6 +576,7 @@ fn mismatch(certificate: &BString, owner: Option<usize>) -> String {
     }
 }
 
+/// A file that cannot be read, in OpenSSL's words, and what to do.
 fn unreadable(path: &BString, error: &FileError, what: &str) -> (String, Option<String>) {
     let number = error.errno;
     let text = net::tls::open_failed(path, number, &error.message);

@@ -140,6 +140,17 @@ pub(super) static VARIABLES: &[Variable] = &[
         "r where an earlier session went on, a dot where not.",
     ),
     Variable::plain(
+        "ssl_early_data",
+        |r, o| {
+            of_session(r, o, |s, o| {
+                let is_unfinished =
+                    s.established.unfinished.as_ref().is_some_and(|unfinished| unfinished.get());
+                put(o, if is_unfinished { "1" } else { "" });
+            })
+        },
+        "1 where the request came ahead of the end of the handshake, which is still not done.",
+    ),
+    Variable::plain(
         "ssl_server_name",
         |r, o| of_session(r, o, |s, o| put(o, s.server_name.as_deref().unwrap_or_default())),
         "The name of the server that the client asked for (SNI).",

@@ -75,6 +75,9 @@ impl ClientSettings {
             config.alpn_protocols = vec![b"h2".to_vec()];
         }
         config.enable_sni = options.server_name;
+        // Certificates come as they are, as nginx has it.
+        config.cert_decompressors = Vec::new();
+        config.cert_compressors = Vec::new();
         config.resumption = match options.session_reuse {
             true => Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS_MAX))),
             false => Resumption::disabled(),

@@ -2,7 +2,7 @@
 
 use super::notes::Notes;
 use super::server::ServerSettings;
-use super::session::{Session, Wire};
+use super::session::{Session, Wire, take_early_data};
 use crate::errno::{Errno, ErrnoMessage, errno_of};
 use crate::stream::{Layer, Stream, StreamError};
 use crate::timer::Deadline;
@@ -11,9 +11,11 @@ use rustls::{
     AlertDescription, CipherSuite, Connection, Error, HandshakeKind, NamedGroup, PeerIncompatible,
     ProtocolVersion, SignatureScheme,
 };
+use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 /// The most of a hello that is read at once, bytes; those with post-quantum keys fit.
@@ -191,6 +193,9 @@ pub struct Established {
     pub alpn: Option<Vec<u8>>,
     /// The certificates the peer showed, its own first, as DER.
     pub peer_certificates: Vec<Vec<u8>>,
+    /// Is the handshake still to be finished, while data that the client sent ahead is served? None: it was done before
+    /// anything was served.
+    pub unfinished: Option<Rc<Cell<bool>>>,
 }
 
 impl Established {
@@ -206,6 +211,7 @@ impl Established {
             peer_signature: None,
             alpn: None,
             peer_certificates: Vec::new(),
+            unfinished: None,
         }
     }
 
@@ -222,6 +228,7 @@ impl Established {
             peer_signature: notes.peer_signature,
             alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
             peer_certificates: certificates.iter().map(|der| der.to_vec()).collect(),
+            unfinished: None,
         })
     }
 }
@@ -299,31 +306,46 @@ impl Stream {
         deadline: Deadline,
     ) -> Result<Established, HandshakeError> {
         let mut notes = Notes::default();
-        poll_fn(|cx| match self.poll_handshake(cx, &mut connection, &mut notes) {
+        let mut early = Vec::new();
+        poll_fn(|cx| match self.poll_handshake(cx, &mut connection, &mut notes, &mut early) {
             Poll::Pending => self.timer().poll_expired(cx, deadline).map(|()| Err(HandshakeError::TimedOut)),
             ready => ready,
         })
         .await?;
         let established = Established::of(&connection, &notes);
-        let established = established.ok_or(HandshakeError::Failed(Box::new(Error::HandshakeNotComplete)))?;
-        let mut session = Box::new(Session::new(connection));
-        // What we still owe (our last message, tickets) leaves with the answer where a request is there already.
-        if !session.has_data() {
+        let mut established =
+            established.ok_or(HandshakeError::Failed(Box::new(Error::HandshakeNotComplete)))?;
+        let is_unfinished = connection.is_handshaking();
+        let mut session = Box::new(Session::new(connection, early));
+        established.unfinished = session.unfinished();
+        // What we still owe (our last message, tickets) leaves with the answer where a request is there already; a
+        // client that has not finished waits for it.
+        if !session.has_data() || is_unfinished {
             session.write_records(&mut self.socket).map_err(HandshakeError::Os)?;
         }
         self.layer = Layer::Tls(session);
         Ok(established)
     }
 
+    /// Ready when the handshake is done, or when the client sent data ahead of its last message, which is put into
+    /// `early`.
     fn poll_handshake(
         &mut self,
         cx: &mut Context<'_>,
         connection: &mut Connection,
         notes: &mut Notes,
+        early: &mut Vec<u8>,
     ) -> Poll<Result<(), HandshakeError>> {
         loop {
+            // Data may stand right behind a hello that was read already.
+            if let Err(error) = connection.process_new_packets() {
+                // The alert that says why.
+                let _ = connection.write_tls(&mut Wire(&mut self.socket));
+                return Poll::Ready(Err(HandshakeError::Failed(Box::new(error))));
+            }
             notes.take();
-            if !connection.is_handshaking() {
+            take_early_data(connection, early);
+            if !connection.is_handshaking() || !early.is_empty() {
                 return Poll::Ready(Ok(()));
             }
             while connection.wants_write() {
@@ -341,11 +363,6 @@ impl Stream {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Poll::Ready(Err(HandshakeError::Os(errno_of(&error)))),
-            }
-            if let Err(error) = connection.process_new_packets() {
-                // The alert that says why.
-                let _ = connection.write_tls(&mut Wire(&mut self.socket));
-                return Poll::Ready(Err(HandshakeError::Failed(Box::new(error))));
             }
         }
     }

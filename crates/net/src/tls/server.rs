@@ -4,6 +4,7 @@ use super::identity::Identity;
 use super::issued::Issued;
 use super::sessions::{SessionCache, Storage, TicketKeys, Tickets, digest_of};
 use super::{names, verify};
+use rustls::compress::ZLIB_COMPRESSOR;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
 };
@@ -13,7 +14,7 @@ use rustls::{
 };
 use std::sync::Arc;
 
-/// How much a client may send before its handshake is done, bytes (nginx's `NGX_SSL_BUFSIZE`, as OpenSSL has it).
+/// How much a client may send before its handshake is done, bytes (nginx's `NGX_SSL_BUFSIZE`).
 const EARLY_DATA_BYTES_MAX: u32 = 16 * 1024;
 /// What a record's head takes of the library's fragment size, bytes.
 const RECORD_HEAD_BYTES: usize = 5;
@@ -51,7 +52,10 @@ pub struct ServerOptions {
     pub tickets: Option<TicketKeys>,
     /// How long sessions live, seconds.
     pub session_seconds: u32,
-    /// Take data before the handshake is done.
+    /// Compress certificates for clients that can undo it (RFC 8879), with zlib.
+    pub compress_certificates: bool,
+    /// Take data before the handshake is done. It takes a cache: tickets that clients keep could be used again, and so
+    /// could the data.
     pub early_data: bool,
     /// Application protocols in order.
     pub alpn: Vec<Vec<u8>>,
@@ -93,20 +97,31 @@ impl ServerSettings {
             options.record_bytes_max.clamp(*RECORD_BYTES.start(), *RECORD_BYTES.end()) + RECORD_HEAD_BYTES;
         config.max_fragment_size = Some(record_bytes);
         config.alpn_protocols.clone_from(&options.alpn);
+        config.cert_compressors = match options.compress_certificates {
+            true => vec![ZLIB_COMPRESSOR],
+            false => Vec::new(),
+        };
+        // What a client sends is not unpacked: nginx tells them so, too.
+        config.cert_decompressors = Vec::new();
         let lifetime_seconds = options.session_seconds;
         config.session_storage = match &options.cache {
             Some(cache) => Arc::new(Storage { cache: cache.clone(), context, lifetime_seconds }),
             None => Arc::new(NoServerSessionStorage {}),
         };
         match &options.tickets {
+            // The library gives out a session of the cache once.
+            _ if options.early_data => {}
             Some(keys) => {
                 config.ticketer = Arc::new(Tickets { keys: keys.clone(), context, lifetime_seconds })
             }
-            None if options.cache.is_none() => config.send_tls13_tickets = 0,
             None => {}
+        }
+        if options.cache.is_none() && (options.tickets.is_none() || options.early_data) {
+            config.send_tls13_tickets = 0;
         }
         if options.early_data {
             config.max_early_data_size = EARLY_DATA_BYTES_MAX;
+            config.send_half_rtt_data = true;
         }
         Ok(ServerSettings { config: Arc::new(config) })
     }

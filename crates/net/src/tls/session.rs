@@ -8,11 +8,12 @@
 use crate::errno::{Errno, errno_of};
 use crate::stream::socket::Socket;
 use rustls::Connection;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 /// How much plain text waits in records for the socket at most, bytes.
@@ -38,14 +39,48 @@ pub(crate) struct Session {
     has_data: bool,
     /// Nothing more is to be said: the end was said, or the connection broke.
     silent: bool,
+    /// What came ahead of the end of the handshake, until it is read and the handshake done.
+    early: Option<Box<Early>>,
+}
+
+/// Data that a client sent ahead (0-RTT, RFC 8446 section 2.3).
+struct Early {
+    /// It, which the library bounds; and how much of it was handed out.
+    data: Vec<u8>,
+    given: usize,
+    /// Is the handshake still to be finished?
+    unfinished: Rc<Cell<bool>>,
+}
+
+impl Early {
+    fn rest(&self) -> &[u8] {
+        self.data.get(self.given..).unwrap_or_default()
+    }
+}
+
+/// Moves what a client sent ahead of the end of its handshake to the end of `early`.
+pub(super) fn take_early_data(connection: &mut Connection, early: &mut Vec<u8>) {
+    if let Connection::Server(server) = connection
+        && let Some(mut data) = server.early_data()
+    {
+        // It is in memory: reading it does not fail.
+        let _ = data.read_to_end(early);
+    }
 }
 
 impl Session {
-    /// Goes on with a connection whose handshake is done.
-    pub(crate) fn new(mut connection: Connection) -> Session {
+    /// Goes on with a connection whose handshake is done, or which has sent data ahead of that: `early`.
+    pub(crate) fn new(mut connection: Connection, early: Vec<u8>) -> Session {
         connection.set_buffer_limit(Some(RECORDS_BYTES_MAX));
-        let has_data = connection.reader().fill_buf().is_ok_and(|data| !data.is_empty());
-        Session { connection, accepted: 0, has_data, silent: false }
+        let unfinished = Rc::new(Cell::new(connection.is_handshaking()));
+        let has_data = !early.is_empty() || connection.reader().fill_buf().is_ok_and(|data| !data.is_empty());
+        let early = (!early.is_empty()).then(|| Box::new(Early { data: early, given: 0, unfinished }));
+        Session { connection, accepted: 0, has_data, silent: false, early }
+    }
+
+    /// Tells, now and later, whether the handshake is still to be finished; none: it was done first.
+    pub(crate) fn unfinished(&self) -> Option<Rc<Cell<bool>>> {
+        self.early.as_ref().map(|early| early.unfinished.clone())
     }
 
     /// Is there decrypted data that nobody has read yet?
@@ -95,8 +130,8 @@ impl Session {
 
     /// Hands out decrypted data; `None` where there is none yet, 0 at the end.
     fn take(&mut self, room: &mut [MaybeUninit<u8>]) -> Result<Option<usize>, Errno> {
+        let mut filled = self.take_early(room);
         let mut reader = self.connection.reader();
-        let mut filled = 0;
         while filled < room.len() {
             let chunk = match reader.fill_buf() {
                 Ok([]) => break,
@@ -105,15 +140,29 @@ impl Session {
                 // An end without goodbye is an end all the same, as nginx has it: lengths tell whether all came.
                 Err(_) => break,
             };
-            let count = chunk.len().min(room.len() - filled);
-            for (place, byte) in room[filled..filled + count].iter_mut().zip(chunk) {
-                place.write(*byte);
-            }
+            let count = put(chunk, &mut room[filled..]);
             reader.consume(count);
             filled += count;
         }
-        self.has_data = reader.fill_buf().is_ok_and(|data| !data.is_empty());
+        let has_early = self.early.as_ref().is_some_and(|early| !early.rest().is_empty());
+        self.has_data = has_early || reader.fill_buf().is_ok_and(|data| !data.is_empty());
         Ok(Some(filled))
+    }
+
+    /// Hands out what came ahead of the end of the handshake; when that is all and the handshake done, nothing of it
+    /// is kept.
+    fn take_early(&mut self, room: &mut [MaybeUninit<u8>]) -> usize {
+        let Some(early) = &mut self.early else { return 0 };
+        let count = put(early.rest(), room);
+        early.given += count;
+        if early.rest().is_empty() {
+            early.data = Vec::new();
+            early.given = 0;
+            if !early.unfinished.get() {
+                self.early = None;
+            }
+        }
+        count
     }
 
     /// Takes what the socket has and decrypts it. Returns how many bytes of plain text went into the room, which may
@@ -156,6 +205,11 @@ impl Session {
         match self.connection.process_new_packets() {
             Ok(state) => {
                 self.has_data = state.plaintext_bytes_to_read() > 0;
+                if let Some(early) = &mut self.early {
+                    take_early_data(&mut self.connection, &mut early.data);
+                    self.has_data |= !early.rest().is_empty();
+                    early.unfinished.set(self.connection.is_handshaking());
+                }
                 Ok(())
             }
             Err(_) => {
@@ -279,6 +333,15 @@ impl Session {
     pub(crate) fn keep_silent(&mut self) {
         self.silent = true;
     }
+}
+
+/// Copies as much as there is room for; returns how much.
+fn put(bytes: &[u8], room: &mut [MaybeUninit<u8>]) -> usize {
+    let count = bytes.len().min(room.len());
+    for (place, byte) in room[..count].iter_mut().zip(bytes) {
+        place.write(*byte);
+    }
+    count
 }
 
 /// One `pread`.

@@ -15,6 +15,8 @@ use zone::{Lru, Zones};
 const SESSION_FIXED_BYTES: usize = 200;
 /// A session larger than this is not kept, bytes: client certificates make them large.
 const SESSION_BYTES_MAX: usize = 4096;
+/// What the cache of servers that name none holds, bytes: some 16,000 sessions.
+const OF_PROCESS_BYTES: usize = 4 * 1024 * 1024;
 /// How many keys for tickets are remembered: the one in use and the one before it.
 const TICKET_KEYS_MAX: usize = 2;
 /// What a ticket holds is padded to a multiple of this, bytes: its size tells nobody what kind of session it is.
@@ -50,6 +52,12 @@ impl SessionCache {
     pub fn shared(name: &[u8], bytes_max: usize) -> Arc<SessionCache> {
         let make = || SessionCache::new(bytes_max);
         CACHES.open(name, |known| known.bytes_max == bytes_max, make)
+    }
+
+    /// The cache of servers that must keep sessions and name no cache.
+    pub fn of_process() -> Arc<SessionCache> {
+        // No configuration can write this name.
+        SessionCache::shared(b"\0", OF_PROCESS_BYTES)
     }
 
     /// A cache of its own.
