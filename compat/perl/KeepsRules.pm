@@ -19,15 +19,24 @@ no warnings 'redefine';
 	return pack('B*', $bits . '1' x (-length($bits) % 8));
 };
 
-# RFC 9113, section 3.4: SETTINGS follow a client's preface. "Pure" clients send none.
+# RFC 9113, section 3.4: SETTINGS follow a client's preface. "Pure" clients send none unless the file does.
 
 my $new = \&Test::Nginx::HTTP2::new;
+my $raw_write = \&Test::Nginx::HTTP2::raw_write;
 
 *Test::Nginx::HTTP2::new = sub {
 	my ($class, $port, %extra) = @_;
 	my $self = $new->(@_);
-	$self->h2_settings(0) if $self && $extra{pure} && !exists $extra{preface};
+	$self->{owes_settings} = 1 if $self && $extra{pure} && !exists $extra{preface};
 	return $self;
+};
+
+*Test::Nginx::HTTP2::raw_write = sub {
+	my ($self, $message) = @_;
+	if (delete $self->{owes_settings} && substr($message, 3, 1) ne "\x4") {
+		$message = pack("x3Cx5", 0x4) . $message;
+	}
+	return $raw_write->($self, $message);
 };
 
 1;

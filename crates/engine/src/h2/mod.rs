@@ -343,9 +343,13 @@ impl Task<'_> {
             cx.waker().wake_by_ref();
             return Poll::Ready(Turn::Changed);
         }
-        let awaited = !self.input.is_empty() || self.shared.codec.borrow().awaits_rest();
+        let awaited = !self.input.is_empty() || self.shared.codec.borrow().awaits_continuation();
         let partial = awaited && !self.given_up;
         let reading = partial || !self.shared.codec.borrow().has_settings();
+        if !busy && !reading && self.idle_end == Deadline::NONE {
+            // No request has come yet, and none may come for as long as between two.
+            self.rest();
+        }
         let deadline = if has_output {
             self.write_end
         } else if reading {
@@ -364,7 +368,8 @@ impl Task<'_> {
             }
             return Poll::Ready(Turn::Changed);
         }
-        if reading && !has_output && !self.failed {
+        let amid_frame = reading || self.shared.codec.borrow().is_amid_frame();
+        if amid_frame && !has_output && !self.failed {
             // Half a frame, or no SETTINGS: the client is told why, and that ends the connection.
             self.fail(ErrorCode::PROTOCOL_ERROR, "client timed out (110: Connection timed out)");
             return Poll::Ready(Turn::Changed);

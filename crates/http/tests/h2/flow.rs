@@ -126,7 +126,7 @@ fn large_frames_are_read_as_they_come() {
     assert!(read == body && server.connection.body_is_read(1));
     server.feed(&get(3));
     assert_eq!(server.log.last().unwrap(), "3 GET / HTTP/2.0", "the padding is passed over");
-    assert!(!server.connection.awaits_rest());
+    assert!(!server.connection.is_amid_frame());
 }
 
 /// The rest of a frame whose stream has been answered meanwhile is passed over, and the connection has its window back.

@@ -321,9 +321,6 @@ impl Connection {
     /// The rest of the frame at the start of `input` does not come in time. True: the connection goes on, either because the
     /// frame is one of a body, whose request has a limit of its own, or because the stream that it was to open is reset.
     pub fn give_up_frame(&mut self, input: &[u8]) -> bool {
-        if let Some(rest) = self.rest {
-            return matches!(rest, Rest::Body { stream, .. } if self.place(stream).is_some());
-        }
         let id = match (FrameHeader::parse(input), self.block) {
             (_, Some(block)) => block.stream,
             (Some(header), None) if header.kind == kind::HEADERS => header.stream,
@@ -375,9 +372,14 @@ impl Connection {
         self.peer.connect_protocol
     }
 
-    /// Has a frame or a field list been begun whose rest is not here?
-    pub fn awaits_rest(&self) -> bool {
-        self.rest.is_some() || self.block.is_some()
+    /// Has a field list begun whose rest is not here?
+    pub fn awaits_continuation(&self) -> bool {
+        self.block.is_some()
+    }
+
+    /// Has a frame begun whose rest nobody has to wait for: a piece of a body, or what is passed over?
+    pub fn is_amid_frame(&self) -> bool {
+        self.rest.is_some()
     }
 
     /// May the peer's SETTINGS be relied on?
@@ -455,6 +457,15 @@ impl Connection {
         };
         self.remember(id, closed_by);
         self.give_back(stream.unread());
+    }
+
+    /// The peer ends a stream that was over.
+    fn closed_by_peer(&mut self, id: u32, code: ErrorCode) {
+        if let Some(stream) = self.stream(id) {
+            stream.closed = Some((ClosedBy::Peer, code));
+        } else if let Some((_, by)) = self.closed.iter_mut().rev().find(|(closed, _)| *closed == id) {
+            *by = ClosedBy::Peer;
+        }
     }
 
     fn remember(&mut self, id: u32, by: ClosedBy) {

@@ -321,6 +321,7 @@ impl Connection {
             if client && self.place(id).is_some() {
                 return fail(ErrorCode::STREAM_CLOSED, format!("upstream sent frame for closed stream {id}"));
             }
+            self.closed_by_peer(id, code);
             return self.count_idle_frame().map(|()| Event::Nothing);
         };
         let finished = stream.local_ended && stream.remote_ended;
