@@ -22,6 +22,7 @@ use crate::race::{First, race};
 use crate::thread::Thread;
 use conf::Level;
 use http::HeadOptions;
+use http::h2::frame::PAYLOAD_BYTES_MAX;
 use http::h2::{Connection, ErrorCode, Event, Heads, Limits, PREFACE};
 use net::errno::Errno;
 use net::stream::{Stream, StreamError};
@@ -155,6 +156,7 @@ fn settings(core: &crate::core::ServerCore) -> (Limits, HeadOptions) {
     let window = u32::try_from(core.http2_body_preread_size.0).unwrap_or(u32::MAX).min((1 << 31) - 1);
     let limits = Limits {
         streams_max,
+        frame_bytes_max: PAYLOAD_BYTES_MAX,
         stream_window_bytes: window,
         connection_window_bytes: window.saturating_mul(streams_max).min(CONNECTION_WINDOW_BYTES_MAX),
         header_string_bytes_max: buffers.size_bytes,

@@ -11,6 +11,7 @@ use crate::Request;
 use crate::body::check_size;
 use crate::driver::{BodyError, Driver};
 use conf::Level;
+use http::h2::frame::PAYLOAD_BYTES_MAX;
 use http::h2::{Connection, ErrorCode, Event, Heads, Limits};
 use http::{Fields, Method, ResponseHead};
 use net::errno::Errno;
@@ -70,6 +71,7 @@ impl Session {
     pub fn new(header_bytes_max: usize) -> Box<Session> {
         let limits = Limits {
             streams_max: 1,
+            frame_bytes_max: PAYLOAD_BYTES_MAX,
             stream_window_bytes: WINDOW_BYTES,
             connection_window_bytes: 2 * WINDOW_BYTES,
             header_string_bytes_max: header_bytes_max,

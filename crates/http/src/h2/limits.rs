@@ -1,7 +1,7 @@
 //! What a peer may make us do: every bound of an HTTP/2 connection, and the buckets that watch what is cheap to ask
 //! for and not to answer.
 
-use super::frame::WINDOW_BYTES_DEFAULT;
+use super::frame::{PAYLOAD_BYTES_MAX, WINDOW_BYTES_DEFAULT};
 use super::hpack::FieldBounds;
 
 /// The bounds that a configuration sets.
@@ -10,6 +10,8 @@ pub struct Limits {
     /// Streams at a time: `http2_max_concurrent_streams`. A stream counts until its request is worked off, however it
     /// ended for the client.
     pub streams_max: u32,
+    /// What a frame may carry: SETTINGS_MAX_FRAME_SIZE, bytes. Bodies are read as they come, however large it is.
+    pub frame_bytes_max: usize,
     /// What a stream may send before anybody reads it, bytes: `http2_body_preread_size`.
     pub stream_window_bytes: u32,
     /// What all streams together may send before anybody reads it, bytes.
@@ -27,6 +29,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             streams_max: 128,
+            frame_bytes_max: PAYLOAD_BYTES_MAX,
             stream_window_bytes: 65_536,
             connection_window_bytes: 4 << 20,
             header_string_bytes_max: 8192,

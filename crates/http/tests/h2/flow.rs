@@ -111,7 +111,8 @@ fn a_body_that_nobody_wants_is_cut_off() {
 /// A frame as large as the window is read while it comes (section 4.2): nobody holds it whole.
 #[test]
 fn large_frames_are_read_as_they_come() {
-    let mut server = Server::new(Limits { connection_window_bytes: 1 << 20, ..Limits::default() });
+    let limits = Limits { frame_bytes_max: 1 << 20, connection_window_bytes: 1 << 20, ..Limits::default() };
+    let mut server = Server::new(limits);
     server.answers = false;
     let body: Vec<u8> = (0..60_000u32).map(|n| (n / 7) as u8).collect();
     let sent = data(1, END_STREAM | PADDED, &[&[200][..], &body, &[0; 200]].concat());
@@ -132,7 +133,8 @@ fn large_frames_are_read_as_they_come() {
 /// The rest of a frame whose stream has been answered meanwhile is passed over, and the connection has its window back.
 #[test]
 fn the_rest_of_a_frame_of_an_answered_stream() {
-    let mut server = Server::new(Limits { connection_window_bytes: 100_000, ..Limits::default() });
+    let limits = Limits { frame_bytes_max: 1 << 20, connection_window_bytes: 100_000, ..Limits::default() };
+    let mut server = Server::new(limits);
     server.answers = false;
     for id in [1, 3, 5] {
         let sent = data(id, END_STREAM, &[0; 60_000]);
@@ -142,6 +144,32 @@ fn the_rest_of_a_frame_of_an_answered_stream() {
         server.feed(&sent[1000..]);
     }
     assert_eq!(server.verdict(), "stream 1 NO_ERROR, stream 3 NO_ERROR, stream 5 NO_ERROR");
+}
+
+/// What is not read as it comes has bounds of its own, however large frames may be.
+#[test]
+fn large_frames_that_would_be_held() {
+    let large = |kind, flags, stream| frame(kind, flags, stream, &[0; 50_000])[..100].to_vec();
+    let rows = [
+        ("HEADERS", large(kind::HEADERS, WHOLE, 1), "connection ENHANCE_YOUR_CALM"),
+        (
+            "CONTINUATION",
+            [headers(1, END_STREAM, GET), large(kind::CONTINUATION, 0, 1)].concat(),
+            "connection ENHANCE_YOUR_CALM",
+        ),
+        ("SETTINGS", large(kind::SETTINGS, 0, 0), "connection ENHANCE_YOUR_CALM"),
+        ("PING", large(kind::PING, 0, 0), "connection FRAME_SIZE_ERROR"),
+        (
+            "DATA beyond the window",
+            [post(1), frame(kind::DATA, 0, 1, &[0; 70_000])].concat(),
+            "stream 1 FLOW_CONTROL_ERROR",
+        ),
+    ];
+    for (what, bytes, expected) in rows {
+        let mut server = Server::new(Limits { frame_bytes_max: 1 << 20, ..Limits::default() });
+        server.feed(&bytes);
+        assert_eq!(server.verdict(), expected, "10.5 {what}");
+    }
 }
 
 #[test]

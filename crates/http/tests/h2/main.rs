@@ -6,6 +6,8 @@ mod attacks;
 mod compression;
 mod flow;
 mod frames;
+mod message_rows;
 mod peer;
 mod requests;
+mod rows;
 mod rules;

@@ -163,7 +163,7 @@ impl Connection {
         let mut settings = vec![
             (setting::MAX_CONCURRENT_STREAMS, limits.streams_max),
             (setting::INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
-            (setting::MAX_FRAME_SIZE, frame::PAYLOAD_BYTES_LIMIT as u32),
+            (setting::MAX_FRAME_SIZE, limits.frame_bytes_max as u32),
         ];
         if options.allow_extended_connect {
             settings.push((setting::ENABLE_CONNECT_PROTOCOL, 1));
@@ -175,6 +175,7 @@ impl Connection {
     pub fn client(limits: Limits) -> Connection {
         let settings =
             [(setting::ENABLE_PUSH, 0), (setting::INITIAL_WINDOW_SIZE, limits.stream_window_bytes)];
+        let limits = Limits { frame_bytes_max: frame::PAYLOAD_BYTES_MAX, ..limits };
         Connection::new(Role::Client, limits, HeadOptions::default(), &settings)
     }
 
@@ -269,12 +270,9 @@ impl Connection {
             return self.take_rest(rest, input);
         }
         let Some(header) = FrameHeader::parse(input) else { return Ok(None) };
-        if self.role == Role::Client && header.length > frame::PAYLOAD_BYTES_MAX {
-            let length = header.length;
-            return fail(
-                ErrorCode::FRAME_SIZE_ERROR,
-                format!("upstream sent too large http2 frame: {length}"),
-            );
+        if header.length > self.limits.frame_bytes_max {
+            let message = format!("client sent too large http2 frame: {}", header.length);
+            return fail(ErrorCode::FRAME_SIZE_ERROR, message);
         }
         if header.kind == kind::PUSH_PROMISE {
             return fail(ErrorCode::PROTOCOL_ERROR, "client sent PUSH_PROMISE frame");
@@ -300,8 +298,8 @@ impl Connection {
         Ok(Some((frame::HEADER_BYTES + held, self.frame(header, payload, heads)?)))
     }
 
-    /// How much of a payload is held until it is looked at, bytes. We announce the largest size there is, for bodies; all
-    /// that is not taken as it comes has a bound of its own.
+    /// How much of a payload is held until it is looked at, bytes. Only what is taken as it comes may be as large as the
+    /// announced size.
     fn held_bytes(&self, header: FrameHeader) -> Result<usize, ConnectionError> {
         let (bytes_max, what) = match header.kind {
             kind::HEADERS | kind::CONTINUATION => {
