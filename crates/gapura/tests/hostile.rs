@@ -65,6 +65,7 @@ fn back_ends_that_talk_nonsense() {
         (format!("{ok}X: {long}\r\n\r\nx"), End::Close, 502, big),
         (format!("{ok}{}\r\nx", many("X: y\r\n", 3_000)), End::Close, 502, big),
         (format!("{ok}{}", many("X: y\r\n", 300_000)), End::Silence, 502, big),
+        (many("HTTP/1.1 100 Continue\r\n\r\n", 10_001), End::Silence, 502, "too many interim responses"),
         (format!("{ok}Content-Length: -5\r\n\r\nhello"), End::Close, 502, length),
         (format!("{ok}Content-Length: +5\r\n\r\nhello"), End::Close, 502, length),
         (format!("{ok}Content-Length: a\r\n\r\nhello"), End::Close, 502, length),

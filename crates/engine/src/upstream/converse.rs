@@ -54,7 +54,7 @@ pub(super) async fn converse(
     let options = ResponseOptions { header_bytes_max: settings.buffer_size.0, status_line: true };
     let mut head = request.thread.spare.head();
     let mut input = request.thread.spare.buffer();
-    let mut hints_bytes = 0;
+    let mut interims = Interims::default();
     let end = loop {
         if !input.is_empty() {
             match http::parse_response_head(&input, &options, &mut head) {
@@ -64,8 +64,10 @@ pub(super) async fn converse(
                     if !head.status.is_interim() {
                         break Ok(());
                     }
-                    hints_bytes += consumed;
-                    Box::pin(interim(request, driver, asking, &head, hints_bytes)).await;
+                    let passed = Box::pin(interim(request, driver, asking, &head, &mut interims, consumed));
+                    if let Err(failure) = passed.await {
+                        break Err(failure);
+                    }
                     head.clear();
                     continue;
                 }
@@ -428,26 +430,46 @@ fn warn(request: &mut Request<'_>, head: &ResponseHead) {
     }
 }
 
-/// An interim response: 103 goes on to clients that may have it, others end here.
+/// No upstream says more before its answer.
+const INTERIMS_MAX: usize = 10_000;
+
+/// The interim responses before an answer.
+#[derive(Default)]
+pub(super) struct Interims {
+    count: usize,
+    bytes: usize,
+}
+
+/// An interim response of so many bytes: 103 goes on to clients that may have it, others end here.
 pub(super) async fn interim(
     request: &mut Request<'_>,
     driver: &mut Driver,
     asking: &Asking,
     head: &ResponseHead,
-    hints_bytes: usize,
-) {
-    if head.status != Status(103) || request.subrequest {
-        return;
+    interims: &mut Interims,
+    bytes: usize,
+) -> Result<(), Failure> {
+    interims.count += 1;
+    interims.bytes += bytes;
+    if interims.count > INTERIMS_MAX {
+        request.action = "reading response header from upstream";
+        request.log_error(Level::Error, format_args!("upstream sent too many interim responses"));
+        return Err(Failure::invalid());
+    }
+    // Clients of HTTP/1.0 know no interim responses (RFC 9110 section 15.2).
+    if head.status != Status::EARLY_HINTS || request.subrequest || request.head.version < Version::HTTP_11 {
+        return Ok(());
     }
     let plan = request.plan;
     if !plan.core.early_hints.iter().any(|template| request.is_true(template)) {
-        return;
+        return Ok(());
     }
-    if hints_bytes > asking.call.settings.buffer_size.0 {
+    if interims.bytes > asking.call.settings.buffer_size.0 {
         request.log_error(Level::Info, format_args!("upstream sent too big early hints"));
-        return;
+        return Ok(());
     }
-    let mut text = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
+    const LINE: &[u8] = b"HTTP/1.1 103 Early Hints\r\n";
+    let mut text = LINE.to_vec();
     for (name, value) in head.fields.iter() {
         if asking.call.protocol.hides(&name.to_ascii_lowercase()) {
             continue;
@@ -457,7 +479,11 @@ pub(super) async fn interim(
         text.extend_from_slice(value);
         text.extend_from_slice(b"\r\n");
     }
+    if text.len() == LINE.len() {
+        return Ok(());
+    }
     text.extend_from_slice(b"\r\n");
     // A client that is gone is noticed when the answer is sent.
     let _ = driver.send_interim(&text, crate::pump::send_deadline(request)).await;
+    Ok(())
 }

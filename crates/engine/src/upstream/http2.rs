@@ -4,7 +4,7 @@
 //! head is awaited in [`converse`], its body comes through [`super::incoming::Incoming`].
 
 use super::attempt::{Asking, Failure};
-use super::converse::{Waited, client_pause, interim, judge, note};
+use super::converse::{Interims, Waited, client_pause, interim, judge, note};
 use super::patience::Patience;
 use super::{BodyFraming, Call};
 use crate::Request;
@@ -441,7 +441,7 @@ pub(super) async fn converse(
     request.action = "sending request to upstream";
     (session.sent_bytes, session.received_bytes) = (0, 0);
     let upload = Upload::begin(request, asking, session)?;
-    let mut talk = Talk { upload, refused: None, hints_bytes: 0 };
+    let mut talk = Talk { upload, refused: None, interims: Interims::default() };
     let read = loop {
         let end = talk.wait(request, driver, asking, (&mut *session, &mut *stream), patience).await;
         let event = match end {
@@ -452,11 +452,14 @@ pub(super) async fn converse(
             Ok(Heard::Nothing) => {}
             Ok(Heard::Interim) => {
                 let mut head = std::mem::take(&mut session.heads.response);
-                talk.hints_bytes +=
-                    head.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>();
-                Box::pin(interim(request, driver, asking, &head, talk.hints_bytes)).await;
+                let bytes = head.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+                let passed =
+                    Box::pin(interim(request, driver, asking, &head, &mut talk.interims, bytes)).await;
                 head.clear();
                 session.heads.response = head;
+                if let Err(failure) = passed {
+                    break Err(failure);
+                }
             }
             Ok(Heard::Head) => break Ok(()),
             Err(failure) => break Err(failure),
@@ -480,7 +483,7 @@ struct Talk {
     upload: Upload,
     /// The upstream takes no more; its answer, if there is one, counts.
     refused: Option<Errno>,
-    hints_bytes: usize,
+    interims: Interims,
 }
 
 enum Heard {

@@ -111,11 +111,9 @@ fn copy_head(request: &mut Request<'_>, call: &Call, head: &ResponseHead) {
     request.response.status_line.clear();
     request.response.status_line.extend_from_slice(head.status_text());
     // An upgrade that the client has not asked for is none: the head is passed on, and nothing behind it.
-    let asked = request.head.fields.contains(b"upgrade");
-    request.response.upgraded = head.status == Status(101) && asked;
-    if head.status == Status(101) && !asked {
-        request.keep_alive = false;
-    }
+    let is_upgrade = head.status == Status::SWITCHING_PROTOCOLS;
+    request.response.upgraded = is_upgrade && request.head.fields.contains(b"upgrade");
+    request.keep_alive &= !is_upgrade || request.response.upgraded;
     request.response.content_length = head.content_length;
     for (name, value) in head.fields.iter() {
         copy_header(request, call, name, value);
