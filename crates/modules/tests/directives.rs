@@ -67,7 +67,9 @@ fn use_of(known: &Known) -> String {
         (_, "thread_pool") => "default",
         (_, "debug_points") => "stop",
         (_, "gzip_hash" | "gzip_window") => "1k",
-        (_, "connection_pool_size" | "request_pool_size" | "http2_pool_size") => "256",
+        (_, "connection_pool_size" | "request_pool_size" | "http2_pool_size" | "http2_recv_buffer_size") => {
+            "256"
+        }
         _ => "1",
     };
     let words = format!(" {word}").repeat(count);

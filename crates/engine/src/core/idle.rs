@@ -6,6 +6,8 @@ use schema::value::{argument, number, offset, size};
 
 /// nginx's smallest memory pool in bytes, and what the size of one must be a multiple of.
 const POOL_BYTES: (usize, usize) = (112, 16);
+/// What nginx's buffer of a connection of HTTP/2 begins with, bytes: it must be larger.
+const FRAME_STATE_BYTES: usize = 16;
 /// Event methods that nginx has on Linux.
 const EVENT_METHODS: [&str; 3] = ["epoll", "poll", "select"];
 
@@ -59,6 +61,25 @@ pub(super) fn pool_size(node: &Node) -> Result<(), Problem> {
     }
     if !bytes.is_multiple_of(multiple) {
         return Err(Problem::new(format!("the pool size must be a multiple of {multiple}")).on(word));
+    }
+    Ok(())
+}
+
+pub(super) fn receive_buffer_size(node: &Node) -> Result<(), Problem> {
+    let word = argument(node, 0)?;
+    let bytes = size(&word.text).ok_or_else(|| invalid_value(node, word))?;
+    if bytes <= FRAME_STATE_BYTES {
+        return Err(Problem::directive(&node.name, "value is too small").on(word));
+    }
+    Ok(())
+}
+
+pub(super) fn index_size(node: &Node) -> Result<(), Problem> {
+    let word = argument(node, 0)?;
+    let count = number(&word.text);
+    let count = count.ok_or_else(|| Problem::directive(&node.name, "invalid number").on(word))?;
+    if !count.is_power_of_two() {
+        return Err(Problem::directive(&node.name, "must be a power of two").on(word));
     }
     Ok(())
 }

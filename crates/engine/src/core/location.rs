@@ -81,7 +81,7 @@ pub struct Core {
     /// Bytes in one such call.
     pub sendfile_max_chunk: Inherit<Size>,
     /// Bytes in one frame of an HTTP/2 body.
-    pub http2_chunk_size: Inherit<Size>,
+    pub http2_chunk_size: Inherit<ChunkSize>,
     /// Fill packets while sending a file.
     pub tcp_nopush: Inherit<Flag>,
     /// Send small packets at once.

@@ -1,6 +1,7 @@
 //! Settings of a server: what holds before its location is known.
 
 use super::listen::ListenLine;
+use super::values::PrereadSize;
 use crate::module::{Build, CompiledRegex, Declare, Module, cells, finish_nothing, install_nothing};
 use bstr::{BString, ByteSlice};
 use conf::{Node, Span, Word};
@@ -35,7 +36,7 @@ pub struct ServerCore {
     /// How many streams a connection of HTTP/2 may have at a time.
     pub http2_max_concurrent_streams: Inherit<Number>,
     /// How much of a body a stream may send before it is read.
-    pub http2_body_preread_size: Inherit<Size>,
+    pub http2_body_preread_size: Inherit<PrereadSize>,
 }
 
 /// `large_client_header_buffers number size`.

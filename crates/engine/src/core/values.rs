@@ -3,9 +3,10 @@
 use super::location::Core;
 use bstr::{BString, ByteSlice};
 use conf::Node;
+use http::h2::frame::{PAYLOAD_BYTES_LIMIT, WINDOW_BYTES_MAX};
 use net::file::Symlinks;
 use net::resolver::{ResolverSettings, Servers};
-use schema::value::{Bits, argument, invalid_value, milliseconds, number, seconds};
+use schema::value::{Bits, argument, invalid_value, milliseconds, number, seconds, size};
 use schema::{Problem, Services, Value, words};
 use std::net::{SocketAddr, ToSocketAddrs};
 use template::Template;
@@ -297,3 +298,35 @@ impl Value for Templates {
 /// Several templates of one directive.
 #[derive(Clone, Default)]
 pub struct Templates(pub Vec<Template>);
+
+/// `http2_chunk_size`: how much of a body one frame carries, bytes; more than 0, and no more than a frame can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkSize(pub usize);
+
+impl Value for ChunkSize {
+    fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
+        let word = argument(node, 0)?;
+        match size(&word.text) {
+            None => Err(invalid_value(node, word)),
+            Some(0) => Err(Problem::new("the http2 chunk size cannot be zero").on(word)),
+            Some(bytes) => Ok(ChunkSize(bytes.min(PAYLOAD_BYTES_LIMIT))),
+        }
+    }
+}
+
+/// `http2_body_preread_size`: the window that a stream begins with, bytes; no larger than a window can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrereadSize(pub u32);
+
+impl Value for PrereadSize {
+    fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
+        let word = argument(node, 0)?;
+        let bytes = size(&word.text).ok_or_else(|| invalid_value(node, word))?;
+        let most = WINDOW_BYTES_MAX as u32;
+        u32::try_from(bytes)
+            .ok()
+            .filter(|bytes| *bytes <= most)
+            .map(PrereadSize)
+            .ok_or_else(|| Problem::new(format!("the maximum body preread buffer size is {most}")).on(word))
+    }
+}

@@ -153,7 +153,7 @@ pub async fn serve(thread: &Rc<Thread>, facts: Facts, mut stream: Stream, ahead:
 fn settings(core: &crate::core::ServerCore) -> (Limits, HeadOptions) {
     let buffers = *core.large_client_header_buffers;
     let streams_max = u32::try_from(core.http2_max_concurrent_streams.0).unwrap_or(u32::MAX);
-    let window = u32::try_from(core.http2_body_preread_size.0).unwrap_or(u32::MAX).min((1 << 31) - 1);
+    let window = core.http2_body_preread_size.0;
     let limits = Limits {
         streams_max,
         frame_bytes_max: PAYLOAD_BYTES_MAX,
@@ -492,13 +492,11 @@ impl Task<'_> {
             }
             Event::Window { stream: 0 } => self.shared.wake_all(),
             Event::Window { stream } => self.shared.wake(stream),
-            Event::Refused { message } => {
-                let requests = self.shared.requests.get();
-                self.log(format_args!("{message} {requests}"));
-            }
-            Event::Reset { stream, code, by_peer } => {
-                if by_peer {
-                    self.tell_reset(stream, code);
+            Event::Refused { message } => self.log(format_args!("{message}")),
+            Event::Reset { stream, code, fault } => {
+                match fault {
+                    Some(message) => self.log(format_args!("{message}")),
+                    None => self.tell_reset(stream, code),
                 }
                 self.shared.wake(stream);
             }

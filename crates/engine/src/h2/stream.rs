@@ -97,7 +97,7 @@ impl H2 {
         if self.is_gone() {
             return;
         }
-        self.frame_bytes_max = request.plan.core.http2_chunk_size.0.max(1);
+        self.frame_bytes_max = request.plan.core.http2_chunk_size.0;
         let length = head::encode(request, &mut self.shared.codec.borrow_mut(), self.stream) as u64;
         request.sent_head_bytes += length;
         request.sent_bytes += length;

@@ -193,9 +193,7 @@ impl Session {
             Event::GoAway { last_stream, code } if self.codec.is_beyond(last_stream) => {
                 Err(Fault::Said(format!("upstream sent goaway with error {}", code.0).into()))
             }
-            Event::Reset { by_peer: false, .. } => {
-                Err(Fault::Said("upstream violated stream flow control".into()))
-            }
+            Event::Reset { fault: Some(message), .. } => Err(Fault::Said(message)),
             event => Ok(event),
         }
     }

@@ -42,6 +42,15 @@ http {
     }
     server { listen %HOST%:8081; location / { return 200 answered; } }
     server { listen %HOST%:8083; http2 on; http2_max_concurrent_streams 3; location / { proxy_pass http://behind; } }
+    server {
+        listen %HOST%:8084;
+        http2 on;
+        http2_body_preread_size 1k;
+        http2_chunk_size 2;
+        keepalive_min_timeout 5s;
+        location = /hello { return 200 hello; }
+        location = /larger { http2_chunk_size 4; return 200 hello; }
+    }
     server { listen %HOST%:8082; http2 on; keepalive_timeout 1s; client_header_timeout 1s; }
 }
 ";
@@ -252,4 +261,45 @@ fn silent_connections_end() {
         wire.rest();
         assert_eq!(wire.errors(), expected, "{what}");
     }
+}
+
+/// `http2_body_preread_size` is the window that is announced, `http2_chunk_size` how a body is cut.
+#[test]
+fn directives_show_on_the_wire() {
+    let (server, _) = gateway();
+    let mut wire = Wire::bare_on(&server, 8084, Transport::Plain);
+    wire.send(&[&PREFACE[..], &settings(&[])].concat());
+    let (_, payload) = wire.until("SETTINGS", |header, _| header.kind == kind::SETTINGS);
+    let ours: Vec<_> = http::h2::frame::settings(&payload).collect();
+    assert!(ours.contains(&(setting::INITIAL_WINDOW_SIZE, 1024)), "{ours:?}");
+    for (stream, path, pieces) in
+        [(1, "/hello", [&b"he"[..], b"ll", b"o"].to_vec()), (3, "/larger", [&b"hell"[..], b"o"].to_vec())]
+    {
+        wire.send(&headers(
+            stream,
+            WHOLE,
+            &format!(":method: GET\n:scheme: http\n:path: {path}\n:authority: a"),
+        ));
+        for piece in pieces {
+            let (_, data) = wire.until("DATA", |header, _| header.kind == kind::DATA);
+            assert_eq!(data, piece, "{path}");
+        }
+    }
+}
+
+/// `keepalive_min_timeout`: a connection whose last answer is younger goes on while the server stops.
+#[test]
+fn young_connections_outlive_a_stop() {
+    let (server, _) = gateway();
+    let hello = |stream| headers(stream, WHOLE, ":method: GET\n:scheme: http\n:path: /hello\n:authority: a");
+    let mut other = Wire::open_on(&server, 8083, Transport::Plain);
+    let mut young = Wire::open_on(&server, 8084, Transport::Plain);
+    young.send_each(&hello(1));
+    server.signal(rustix::process::Signal::QUIT);
+    other.rest();
+    assert_eq!(other.errors(), "connection NO_ERROR", "one without it ends at once");
+    young.send_each(&hello(3));
+    assert_eq!((young.errors().as_str(), &young.ended()[..]), ("fine", &[1, 3][..]));
+    young.rest();
+    assert_eq!(young.errors(), "connection NO_ERROR", "and then it ends, too");
 }

@@ -63,7 +63,8 @@ impl Wire {
         Wire::bare_on(server, port, transport)
     }
 
-    fn bare_on(server: &Server, port: u16, transport: Transport<'_>) -> Wire {
+    /// The same on another port.
+    pub fn bare_on(server: &Server, port: u16, transport: Transport<'_>) -> Wire {
         let socket = TcpStream::connect(server.address(port)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -91,7 +92,7 @@ impl Wire {
         wire.opened()
     }
 
-    /// The same on another port.
+    /// As [`Wire::open`], on another port.
     pub fn open_on(server: &Server, port: u16, transport: Transport<'_>) -> Wire {
         Wire::bare_on(server, port, transport).opened()
     }

@@ -32,7 +32,9 @@ fn told(method: &str, frames: &[u8]) -> String {
                         heads.response.clear();
                     }
                     Event::Trailers { .. } => log.push("trailers".to_owned()),
-                    Event::Reset { code, by_peer, .. } => log.push(format!("reset {} {by_peer}", code.0)),
+                    Event::Reset { code, fault, .. } => {
+                        log.push(format!("reset {} {}", code.0, fault.as_deref().unwrap_or("by the peer")))
+                    }
                     Event::GoAway { last_stream, .. } => {
                         log.push(format!("goaway {}", client.is_beyond(last_stream)));
                     }
@@ -127,16 +129,16 @@ fn what_no_answer_is() {
             settings(&[(setting::ENABLE_PUSH, 1)]),
             "upstream sent SETTINGS frame with incorrect ENABLE_PUSH value 1",
         ),
-        ("6.4", rst_stream(1), "reset 8 true, end"),
+        ("6.4", rst_stream(1), "reset 8 by the peer, end"),
         (
             "5.1",
             [rst_stream(1), rst_stream(1)].concat(),
-            "reset 8 true, upstream sent frame for closed stream 1",
+            "reset 8 by the peer, upstream sent frame for closed stream 1",
         ),
         (
             "6.9",
             [headers(1, END_HEADERS, OK), window_update(1, u32::MAX >> 1)].concat(),
-            "200, reset 3 false",
+            "200, reset 3 upstream violated flow control for stream 1: received WINDOW_UPDATE frame with window increment 2147483647 not allowed for window 65535",
         ),
     ];
     for (section, frames, expected) in cases {

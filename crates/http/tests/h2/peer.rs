@@ -84,8 +84,12 @@ impl Server {
                 }
             }
             Event::Data { stream } | Event::Trailers { stream } if self.answers => self.read(stream),
-            Event::Reset { stream, code, by_peer } => {
-                self.log.push(format!("{stream} reset {} {by_peer}", code.0));
+            Event::Reset { stream, code, fault } => {
+                self.log.push(format!(
+                    "{stream} reset {} {}",
+                    code.0,
+                    fault.as_deref().unwrap_or("by the peer")
+                ));
                 if self.answers {
                     self.connection.release(stream);
                 }

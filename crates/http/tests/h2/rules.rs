@@ -137,3 +137,37 @@ fn a_head_that_does_not_come_whole_is_given_up() {
     assert!(!server.connection.give_up_frame(&ping(0)[..12]));
     assert!(!server.connection.give_up_frame(&get(7)[..5]), "nobody knows what this is");
 }
+
+/// What is written down about errors of streams, in nginx's words.
+#[test]
+fn errors_of_streams_say_why() {
+    let rows: Vec<(Vec<u8>, &str)> = vec![
+        (window_update(1, 0), "client sent WINDOW_UPDATE frame with incorrect window increment 0"),
+        (
+            window_update(1, (1 << 31) - 1),
+            "client violated flow control for stream 1: received WINDOW_UPDATE frame with window increment 2147483647 not allowed for window 65535",
+        ),
+        (
+            [data(1, 0, &[0; 16_384]).repeat(4), data(1, 0, b"x")].concat(),
+            "client violated flow control for stream 1: received DATA frame length 1, available window 0",
+        ),
+        (priority(1, 1), "client sent PRIORITY frame for stream 1 with incorrect dependency"),
+        (frame(kind::PRIORITY, 0, 1, &[0; 4]), "client sent PRIORITY frame with incorrect length 4"),
+        (headers(1, END_HEADERS, "a: b"), "client sent invalid trailer for stream 1"),
+        (
+            [data(1, END_STREAM, b""), data(1, 0, b"x")].concat(),
+            "client sent DATA frame for half-closed stream 1",
+        ),
+        (
+            [data(1, END_STREAM, b""), headers(1, WHOLE, "a: b")].concat(),
+            "client sent HEADERS frame for half-closed stream 1",
+        ),
+    ];
+    for (bytes, message) in rows {
+        let mut server = Server::new(Limits::default());
+        server.answers = false;
+        server.feed(&[post(1), bytes].concat());
+        let last = server.log.last().map(String::as_str).unwrap_or_default();
+        assert!(last.starts_with("1 reset ") && last.ends_with(message), "{last}, not {message}");
+    }
+}

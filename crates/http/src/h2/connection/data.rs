@@ -84,10 +84,15 @@ impl Connection {
             };
         }
         if stream.remote_ended {
-            return self.stream_error(id, ErrorCode::STREAM_CLOSED).map(Some);
+            let message = format!("client sent DATA frame for half-closed stream {id}");
+            return self.stream_error(id, ErrorCode::STREAM_CLOSED, message).map(Some);
         }
-        if stream.receive_window < length as i64 {
-            return self.stream_error(id, ErrorCode::FLOW_CONTROL_ERROR).map(Some);
+        let available = stream.receive_window;
+        if available < length as i64 {
+            let message = format!(
+                "client violated flow control for stream {id}: received DATA frame length {length}, available window {available}"
+            );
+            return self.stream_error(id, ErrorCode::FLOW_CONTROL_ERROR, message).map(Some);
         }
         if !stream.has_head {
             return fail(ErrorCode::PROTOCOL_ERROR, "upstream sent DATA frame before HEADERS");

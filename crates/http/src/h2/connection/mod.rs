@@ -60,18 +60,18 @@ pub enum Event {
         stream: u32,
         /// Why.
         code: ErrorCode,
-        /// Was it the peer's doing?
-        by_peer: bool,
+        /// What was wrong with what came, in nginx's words; none where the peer has ended it.
+        fault: Option<Cow<'static, str>>,
     },
     /// More may be sent: on this stream, or (0) on any.
     Window {
         /// The stream.
         stream: u32,
     },
-    /// A stream was refused before there was a request; what to write down.
+    /// Something was wrong with a stream on which nobody works; what to write down.
     Refused {
         /// nginx's words.
-        message: &'static str,
+        message: Cow<'static, str>,
     },
     /// The peer wants no more streams; those above `last_stream` were not looked at.
     GoAway {
@@ -243,11 +243,17 @@ impl Connection {
             return Ok(None);
         }
         let mut received = self.receive_frame(input, heads);
-        if let Err(error) = &mut received {
+        if let Err(error) = &received {
             self.failed = true;
             self.write_goaway(error.code);
-            if self.role == Role::Client && error.message.starts_with("client ") {
-                error.message = error.message.replacen("client", "upstream", 1).into();
+        }
+        if self.role == Role::Client {
+            match &mut received {
+                Err(ConnectionError { message, .. })
+                | Ok(Some((_, Event::Reset { fault: Some(message), .. } | Event::Refused { message }))) => {
+                    blame_upstream(message);
+                }
+                _ => {}
             }
         }
         received
@@ -511,4 +517,13 @@ impl Connection {
 
 fn fail<T>(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Result<T, ConnectionError> {
     Err(ConnectionError { code, message: message.into() })
+}
+
+/// The same words, said of an upstream.
+fn blame_upstream(message: &mut Cow<'static, str>) {
+    if message == "client sent too large header" {
+        *message = "upstream sent too big header".into();
+    } else if message.starts_with("client ") {
+        *message = message.replacen("client", "upstream", 1).into();
+    }
 }

@@ -8,6 +8,7 @@ use crate::h2::stream::{ClosedBy, Malformed, Stream};
 use crate::request::{FieldsReader, check_field};
 use crate::response::ResponseFields;
 use crate::{Fields, Framing, Status};
+use std::borrow::Cow;
 
 pub(super) type Received = Result<Event, ConnectionError>;
 
@@ -30,17 +31,23 @@ impl Connection {
     }
 
     /// Ends a stream because of what the peer did on it.
-    pub(super) fn stream_error(&mut self, id: u32, code: ErrorCode) -> Received {
+    pub(super) fn stream_error(
+        &mut self,
+        id: u32,
+        code: ErrorCode,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Received {
         self.count_broken_stream()?;
         self.write_reset(id, code);
+        let message = message.into();
         match self.stream(id) {
             Some(stream) => {
                 stream.closed = Some((ClosedBy::Us, code));
-                Ok(Event::Reset { stream: id, code, by_peer: false })
+                Ok(Event::Reset { stream: id, code, fault: Some(message) })
             }
             None => {
                 self.remember(id, ClosedBy::Us);
-                Ok(Event::Nothing)
+                Ok(Event::Refused { message })
             }
         }
     }
@@ -49,7 +56,7 @@ impl Connection {
     pub(super) fn closed_stream_error(&mut self, id: u32) -> Received {
         self.count_broken_stream()?;
         self.write_reset(id, ErrorCode::STREAM_CLOSED);
-        Ok(Event::Nothing)
+        Ok(Event::Refused { message: format!("client sent frame for closed stream {id}").into() })
     }
 
     /// Was the stream never opened?
@@ -159,7 +166,8 @@ impl Connection {
                 }
                 None if remote_ended => {
                     self.decode(bytes, |_, _| {})?;
-                    self.stream_error(id, ErrorCode::STREAM_CLOSED)
+                    let message = format!("client sent HEADERS frame for half-closed stream {id}");
+                    self.stream_error(id, ErrorCode::STREAM_CLOSED, message)
                 }
                 None if has_head => self.trailers(block, bytes, heads),
                 None => self.response(block, bytes, heads),
@@ -186,12 +194,13 @@ impl Connection {
         }
         if block.self_dependent {
             self.decode(bytes, |_, _| {})?;
-            return self.stream_error(id, ErrorCode::PROTOCOL_ERROR);
+            let message = format!("client sent HEADERS frame for stream {id} with incorrect dependency");
+            return self.stream_error(id, ErrorCode::PROTOCOL_ERROR, message);
         }
         if self.streams.len() >= self.limits.streams_max as usize {
             self.decode(bytes, |_, _| {})?;
-            self.stream_error(id, ErrorCode::REFUSED_STREAM)?;
-            return Ok(Event::Refused { message: "concurrent streams exceeded" });
+            let message = format!("concurrent streams exceeded {}", self.streams.len());
+            return self.stream_error(id, ErrorCode::REFUSED_STREAM, message);
         }
         let options = self.options;
         let mut reader = FieldsReader::new(&mut heads.request, &options);
@@ -269,7 +278,8 @@ impl Connection {
             if let Some(stream) = self.stream(block.stream) {
                 stream.malformed.get_or_insert(Malformed::Trailers);
             }
-            return self.stream_error(block.stream, ErrorCode::PROTOCOL_ERROR);
+            let message = format!("client sent invalid trailer for stream {}", block.stream);
+            return self.stream_error(block.stream, ErrorCode::PROTOCOL_ERROR, message);
         }
         let mut malformed = None;
         if let Some(stream) = self.stream(block.stream) {
@@ -292,17 +302,24 @@ impl Connection {
             return fail(ErrorCode::PROTOCOL_ERROR, "client sent PRIORITY frame with incorrect identifier");
         }
         self.count_idle_frame()?;
-        let code = match frame::number31(payload) {
-            _ if header.length != 5 => ErrorCode::FRAME_SIZE_ERROR,
-            Some(dependency) if dependency == header.stream => ErrorCode::PROTOCOL_ERROR,
+        let (id, length) = (header.stream, header.length);
+        let (code, message) = match frame::number31(payload) {
+            _ if length != 5 => (
+                ErrorCode::FRAME_SIZE_ERROR,
+                format!("client sent PRIORITY frame with incorrect length {length}"),
+            ),
+            Some(dependency) if dependency == id => (
+                ErrorCode::PROTOCOL_ERROR,
+                format!("client sent PRIORITY frame for stream {id} with incorrect dependency"),
+            ),
             // Priorities are not used (section 5.3.2 allows that).
             _ => return Ok(Event::Nothing),
         };
-        if self.is_idle(header.stream) {
+        if self.is_idle(id) {
             // There is no stream to end.
-            return fail(code, "client sent PRIORITY frame with incorrect length or dependency");
+            return fail(code, message);
         }
-        self.stream_error(header.stream, code)
+        self.stream_error(id, code, message)
     }
 
     fn rst_stream(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
@@ -330,7 +347,7 @@ impl Connection {
         if !finished {
             self.count_broken_stream()?;
         }
-        Ok(Event::Reset { stream: id, code, by_peer: true })
+        Ok(Event::Reset { stream: id, code, fault: None })
     }
 
     fn settings(&mut self, header: FrameHeader, payload: &[u8]) -> Received {
@@ -470,7 +487,7 @@ impl Connection {
             } else if self.is_reset(id) {
                 Ok(Event::Nothing)
             } else {
-                self.stream_error(id, ErrorCode::PROTOCOL_ERROR)
+                self.stream_error(id, ErrorCode::PROTOCOL_ERROR, message)
             };
         }
         let increment = i64::from(increment);
@@ -488,9 +505,13 @@ impl Connection {
         let Some(stream) = self.stream(id).filter(|stream| stream.closed.is_none()) else {
             return Ok(Event::Nothing);
         };
+        let available = stream.send_window;
         stream.send_window += increment;
         if stream.send_window > frame::WINDOW_BYTES_MAX {
-            return self.stream_error(id, ErrorCode::FLOW_CONTROL_ERROR);
+            let message = format!(
+                "client violated flow control for stream {id}: received WINDOW_UPDATE frame with window increment {increment} not allowed for window {available}"
+            );
+            return self.stream_error(id, ErrorCode::FLOW_CONTROL_ERROR, message);
         }
         Ok(Event::Window { stream: id })
     }
