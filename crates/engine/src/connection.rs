@@ -398,7 +398,7 @@ fn explain_silence(thread: &Thread, facts: &Facts, end: &Result<usize, StreamErr
 
 /// A head that will never be whole: logged with a status, not answered.
 fn unfinished(request: &mut Request<'_>, why: Unfinished) {
-    request.action = "reading client request headers";
+    request.action = reading(&request.head);
     let status = match why {
         Unfinished::TimedOut => {
             request.timed_out = true;
@@ -509,12 +509,17 @@ pub(crate) fn prepare(request: &mut Request<'_>, listener: &Listen) {
     request.keep_alive = request.head.keep_alive();
 }
 
+/// What is being read of a head that is not whole.
+fn reading(head: &RequestHead) -> &'static str {
+    match head.is_past_request_line() {
+        true => "reading client request headers",
+        false => "reading client request line",
+    }
+}
+
 /// A head that cannot be served: logged, answered, and the connection ends.
 fn refused(request: &mut Request<'_>, h1: &mut H1, refusal: Refusal) -> Flow {
-    request.action = "reading client request line";
-    if request.head.is_past_request_line() {
-        request.action = "reading client request headers";
-    }
+    request.action = reading(&request.head);
     request.log_error(Level::Info, format_args!("{}", refusal.message));
     request.action = "";
     request.keep_alive = false;

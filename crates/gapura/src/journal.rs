@@ -4,7 +4,8 @@
 //! `nginx: [emerg] bind() to 0.0.0.0:80 failed (98: Address already in use)`.
 
 use crate::identity::{Identity, Layout};
-use crate::site::{Essentials, Rendered};
+use crate::site::Essentials;
+use bstr::BString;
 use net::errno::{Errno, ErrnoMessage};
 use net::log::file::LogFile;
 use net::log::syslog::Severity;
@@ -26,6 +27,18 @@ pub struct Journal {
     terminal: Option<File>,
     /// What a waiting `-s reload` will be told.
     captured: RefCell<Option<String>>,
+}
+
+/// One thing to say about a configuration.
+pub struct Rendered {
+    /// How bad it is.
+    pub severity: Severity,
+    /// nginx's line.
+    pub line: BString,
+    /// The configuration's own lines with marks, and what helps, for a terminal.
+    pub snippet: String,
+    /// What helps, a sentence each.
+    pub help: Vec<String>,
 }
 
 /// One log and the least severe message it takes.

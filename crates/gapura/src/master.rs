@@ -12,7 +12,7 @@
 mod reload;
 mod workers;
 
-pub use reload::{open_files, wanted_sockets};
+pub use reload::open_files;
 
 use crate::control::Control;
 use crate::identity::Layout;

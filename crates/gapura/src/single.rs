@@ -4,7 +4,7 @@
 use crate::files::RecordedFiles;
 use crate::identity::Identity;
 use crate::journal::{Journal, redirect_stderr};
-use crate::master::{Generation as Opened, Start, open_files, signal_line, wanted_sockets};
+use crate::master::{Generation as Opened, Start, open_files, signal_line};
 use crate::service::{Generation, News, Service};
 use crate::site::{self, Role};
 use crate::worker::open_sinks;
@@ -172,7 +172,7 @@ impl Single {
         }
         let emerg = |why: String| self.journal.write(Severity::Emerg, why);
         let log_files = open_files(&loaded.essentials, &self.logs).map_err(emerg).ok()?;
-        let wanted = wanted_sockets(&loaded.essentials);
+        let wanted = loaded.essentials.sockets();
         let open = &self.listeners;
         let listeners = net::listen::open(&wanted, open, &mut self.journal.reporter()).ok()?;
         let snapshot = loaded.activate(&self.logs).map_err(emerg).ok()?;

@@ -2,6 +2,7 @@
 
 use crate::files::{RecordedFiles, file_error};
 use crate::identity::{ConfSource, Layout};
+use crate::journal::{Rendered, severity_of};
 use bstr::{BStr, BString, ByteSlice};
 use conf::{Diagnostic, Node, SourceMap};
 use engine::Snapshot;
@@ -59,6 +60,15 @@ pub struct Essentials {
     pub folders: Vec<(TemporaryFolder, bool)>,
     /// Folders where accounts, keys and certificates of issuers are kept.
     pub state_paths: Vec<Vec<u8>>,
+}
+
+impl Essentials {
+    /// What is to be listened on: without addresses that a wildcard covers.
+    pub fn sockets(&self) -> Vec<ListenOptions> {
+        let needs = net::listen::needs_socket(&self.listens);
+        let wanted = self.listens.iter().zip(needs).filter(|(_, needs)| *needs);
+        wanted.map(|(options, _)| options.clone()).collect()
+    }
 }
 
 /// One `error_log`.
@@ -166,6 +176,7 @@ pub fn load(layout: &Layout, command_line: Option<&[u8]>, files: Arc<RecordedFil
                     masks, using last mask for remaining worker processes";
         diagnostics.push(Diagnostic::warn("affinity", text));
     }
+    diagnostics.extend(too_few_connections(&compiled, &essentials));
     if role == Role::Master {
         essentials.user = worker_user(user.as_ref(), &mut diagnostics);
     }
@@ -175,6 +186,14 @@ pub fn load(layout: &Layout, command_line: Option<&[u8]>, files: Arc<RecordedFil
     idle.sort();
     idle.dedup();
     Loaded { essentials, sources, diagnostics, idle, files, compiled: Some(compiled) }
+}
+
+/// Each socket that is listened on takes a connection, and nginx one more.
+fn too_few_connections(compiled: &Compiled, essentials: &Essentials) -> Option<Diagnostic> {
+    let most = compiled.snapshot.as_ref()?.connections_max;
+    let sockets = essentials.sockets().len();
+    let text = format!("{most} worker_connections are not enough for {sockets} listening sockets");
+    (most <= sockets).then(|| Diagnostic::emerg("worker-connections", text))
 }
 
 /// Where the engine finds what paths are relative to, and the addresses of names.
@@ -319,22 +338,10 @@ fn worker_user(node: Option<&Node>, diagnostics: &mut Vec<Diagnostic>) -> Option
     Some(user)
 }
 
-/// One thing to say about a configuration.
-pub struct Rendered {
-    /// How bad it is.
-    pub severity: Severity,
-    /// nginx's line.
-    pub line: BString,
-    /// The configuration's own lines with marks, and what helps, for a terminal.
-    pub snippet: String,
-    /// What helps, a sentence each.
-    pub help: Vec<String>,
-}
-
 /// Everything to say about a configuration.
 pub fn rendered(loaded: &Loaded, color: bool) -> Vec<Rendered> {
     let render = |diagnostic: &Diagnostic| Rendered {
-        severity: crate::journal::severity_of(diagnostic.level),
+        severity: severity_of(diagnostic.level),
         line: conf::render_nginx(diagnostic, &loaded.sources),
         snippet: conf::render_snippet(diagnostic, &loaded.sources, color),
         help: diagnostic.help.clone(),

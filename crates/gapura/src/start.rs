@@ -125,7 +125,7 @@ fn test(journal: &Journal, loaded: Option<&Loaded>, options: &Options, conf: &bs
         let essentials = &loaded.essentials;
         let opened = pid_file::create(&essentials.pid, true)
             .and_then(|()| crate::master::open_files(essentials, &LogFiles::default()));
-        let sockets = crate::master::wanted_sockets(essentials);
+        let sockets = essentials.sockets();
         match opened {
             Ok(_) => net::listen::test(&sockets, &mut journal.reporter()).is_ok(),
             Err(why) => {
@@ -202,7 +202,7 @@ fn serve(
     let logs = LogFiles::default();
     let opened = crate::master::open_files(&loaded.essentials, &logs);
     let log_files = opened.map_err(|why| journal.write(Severity::Emerg, why)).ok()?;
-    let wanted = crate::master::wanted_sockets(&loaded.essentials);
+    let wanted = loaded.essentials.sockets();
     let inherited = inherited.unwrap_or_default();
     let listeners = net::listen::open(&wanted, &inherited, &mut journal.reporter()).ok()?;
     // Sockets of the old program that this configuration does not want close here.

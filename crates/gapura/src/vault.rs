@@ -92,6 +92,19 @@ fn read(folder: &[u8], name: &str) -> Result<Option<Vec<u8>>, String> {
 
 /// Writes all files beside their places first, so that they change together, and whole.
 fn write(folder: &[u8], files: &[(String, Vec<u8>)]) -> Result<(), String> {
+    let written = write_files(folder, files);
+    if written.is_err()
+        && let Ok(directory) = open_folder(folder)
+    {
+        // What is left of them would only take room.
+        for number in 0..files.len().min(FILES_MAX) {
+            let _ = rustix::fs::unlinkat(&directory, temporary(number), AtFlags::empty());
+        }
+    }
+    written
+}
+
+fn write_files(folder: &[u8], files: &[(String, Vec<u8>)]) -> Result<(), String> {
     if files.len() > FILES_MAX {
         return Err("too many files at once".to_owned());
     }

@@ -5,11 +5,14 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 use support::issuers::{Answer, Issuers, answer, problem};
 use support::pebble::{ORDER_PATIENCE, configuration};
 use support::server::Server;
-use support::{clients_are_missing, run, wait_for};
+use support::{clients_are_missing, hosts, run, wait_for};
 
 /// Puts a certificate into a state path that is to be renewed by now and is good for years.
 fn keep_old(server: &Server, issuer: &str) {
@@ -388,4 +391,65 @@ fn the_issuer_says_when_to_renew_and_when_to_ask_again() {
     server.wait_for_log("suggests to renew it", 2);
     assert_eq!(shown(&server, "ari"), "subject=CN = ari.test issuer=CN = ari.test");
     assert_eq!(issuers.times("ari", "nonce"), 1);
+}
+
+#[test]
+fn a_full_disk_holds_certificates_up_no_longer_than_it_is_full() {
+    if clients_are_missing() {
+        return;
+    }
+    let test = "a_full_disk_holds_certificates_up_no_longer_than_it_is_full";
+    hosts::isolated(test, Duration::from_secs(90), on_a_full_disk);
+}
+
+fn on_a_full_disk(folder: &Path) {
+    let call = |program: &str, arguments: &[&str]| {
+        let status = Command::new(program).args(arguments).status().expect("it is installed");
+        assert!(status.success(), "{program} {arguments:?}");
+    };
+    call("ip", &["link", "set", "lo", "up"]);
+    let disk = folder.join("disk");
+    std::fs::create_dir(&disk).expect("the folder is ours");
+    call("mount", &["-t", "tmpfs", "-o", "size=64k", "none", &disk.to_string_lossy()]);
+    let fill = disk.join("fill");
+    let fill_up = move || _ = std::fs::write(&fill, vec![0; 1 << 20]);
+    let server = Server::new("gapura", "");
+    // It fills again while the certificate is made.
+    let (fill_again, times) = (fill_up.clone(), Mutex::new(0));
+    let issuers = Issuers::new(&server, move |asked| {
+        let mut times = times.lock().expect("nobody panics with it");
+        *times += usize::from(asked.step == "finalize");
+        if asked.step == "finalize" && *times == 1 {
+            fill_again();
+        }
+        Answer::Good
+    });
+    let state = format!("{}/state", disk.display());
+    let block = issuers.block("disk", "").replace("state_path disk;", &format!("state_path {state};"));
+    server.write(&configuration(&block));
+    std::fs::create_dir(&state).expect("there is room");
+    fill_up();
+    server.start();
+    let full = "failed (28: No space left on device)";
+    server.wait_for_log(full, 1);
+    server.wait_for_log("while obtaining it; next attempt in 5 s", 1);
+    assert_eq!(issuers.times("disk", "new-order"), 0, "{}", server.log());
+    std::fs::remove_file(disk.join("fill")).expect("it is there");
+    let kept = format!("the certificate was issued and cannot be kept (write() \"{state}/disk.test-");
+    let said = || server.log().contains(&kept).then_some(());
+    wait_for(&format!("{kept}\n{}", server.log()), ORDER_PATIENCE, said);
+    // Nothing half written stays behind, and the issuer is not asked again.
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(&state).expect("it is there").flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    assert!(names().iter().all(|name| !name.starts_with('.') && !name.ends_with(".crt")), "{:?}", names());
+    std::fs::remove_file(disk.join("fill")).expect("it is there");
+    let issued = || server.log().contains("certificate issued for disk.test").then_some(());
+    wait_for(&format!("a certificate\n{}", server.log()), ORDER_PATIENCE, issued);
+    assert_eq!(issuers.times("disk", "new-order"), 1, "{}", server.log());
+    assert_eq!(shown(&server, "disk"), "subject= issuer=CN = Script");
+    assert!(names().iter().any(|name| name.ends_with(".crt")), "{:?}", names());
+    assert!(!names().iter().any(|name| name.ends_with(".wait")), "{:?}", names());
+    assert!(!server.log().contains("panicked"));
 }

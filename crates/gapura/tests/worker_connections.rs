@@ -58,3 +58,25 @@ fn a_request_for_which_there_is_no_place_gets_500() {
     upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
     assert_eq!(last.answer().unwrap().text(), "ok");
 }
+
+#[test]
+fn there_must_be_a_place_for_each_listening_socket() {
+    let configuration = |count: usize| {
+        format!(
+            "error_log error.log info; pid nginx.pid; events {{ worker_connections {count}; }}
+             http {{ access_log off; server {{ listen %HOST%:8080; listen %HOST%:8081; listen 127.0.0.1:8080;
+             return 204; }} server {{ listen %HOST%:8080; server_name other; return 204; }} }}\n"
+        )
+    };
+    let server = Server::new("nginx", &configuration(3));
+    let said = server.says(&["-t"], 1);
+    let conf = server.path("nginx.conf");
+    let (conf, words) =
+        (conf.display(), "[emerg] 3 worker_connections are not enough for 3 listening sockets");
+    let expected = format!(
+        "nginx: the configuration file {conf} syntax is ok\nnginx: {words}\nnginx: configuration file {conf} test failed\n"
+    );
+    assert_eq!(said, expected);
+    server.write(&configuration(4));
+    server.says(&["-t"], 0);
+}

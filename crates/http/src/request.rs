@@ -396,6 +396,7 @@ impl RequestHead {
             LineEnd::Incomplete => return Ok(false),
             LineEnd::Complete => {
                 self.request_line_parsed(input, options)?;
+                self.scan.in_fields = true;
                 return Ok(true);
             }
             LineEnd::InvalidMethod => (Status::BAD_REQUEST, "client sent invalid method"),
@@ -409,7 +410,6 @@ impl RequestHead {
     }
 
     fn request_line_parsed(&mut self, input: &[u8], options: &HeadOptions) -> Result<(), Refusal> {
-        self.scan.in_fields = true;
         self.method = self.line.method;
         self.version = self.line.version();
         let target = self.line.target.of(input);

@@ -123,17 +123,9 @@ impl Step for GrpcStep {
             Ok(found) => found,
             Err(status) => return Flow::Deny(status),
         };
-        request.passed_to = Some(found.place.named.clone());
         let mut target = request.thread.spare.buffer();
         write_uri(request, b"", 0, &mut target);
-        Flow::Forward(Box::new(Call {
-            destination: found.destination,
-            settings: self.0.settings.clone(),
-            protocol: self.0.clone(),
-            target,
-            scheme: found.scheme.text(),
-            tls: self.0.tls.clone().filter(|_| found.scheme.is_secure()),
-        }))
+        found.forward(self.0.clone(), self.0.settings.clone(), self.0.tls.as_ref(), target)
     }
 }
 

@@ -126,11 +126,8 @@ impl Value for RefusalStatus {
         let word = argument(node, 0)?;
         let value =
             number(&word.text).ok_or_else(|| Problem::directive(&node.name, "invalid number").on(word))?;
-        if value < 400 {
-            return Err(Problem::new("value must be equal to or greater than 400").on(word));
-        }
-        if value > 599 {
-            return Err(Problem::new("value must be equal to or less than 599").on(word));
+        if !(400..=599).contains(&value) {
+            return Err(Problem::new("value must be between 400 and 599").on(word));
         }
         Ok(RefusalStatus(Status(value as u16)))
     }

@@ -4,10 +4,12 @@
 use bstr::{BStr, BString, ByteSlice};
 use conf::Node;
 use engine::Request;
+use engine::flow::Flow;
 use engine::module::Build;
 use engine::upstream::keepalive::Keepalive;
+use engine::upstream::tls::UpstreamTls;
 use engine::upstream::url::{self, UpstreamUrl};
-use engine::upstream::{Call, Destination, Named, Settings, Upstream};
+use engine::upstream::{Call, Destination, Named, Protocol, Settings, Upstream};
 use http::escape::{Escape, escape_uri};
 use http::{Fields, Status};
 use schema::hash::QuickMap;
@@ -160,6 +162,26 @@ pub struct Found {
     pub scheme: Scheme,
 }
 
+impl Found {
+    /// Passes a request on to there, in this way, for this target.
+    pub fn forward(
+        self,
+        protocol: Arc<dyn Protocol>,
+        settings: Arc<Settings>,
+        tls: Option<&Arc<UpstreamTls>>,
+        target: Vec<u8>,
+    ) -> Flow {
+        Flow::Forward(Box::new(Call {
+            destination: self.destination,
+            settings,
+            protocol,
+            target,
+            scheme: self.scheme.text(),
+            tls: tls.filter(|_| self.scheme.is_secure()).cloned(),
+        }))
+    }
+}
+
 /// What is known of addresses without variables by their text: a large configuration has few different ones.
 #[derive(Default)]
 struct Known {
@@ -218,11 +240,18 @@ impl Target {
         Ok(made)
     }
 
-    /// Where this request goes; with variables, the host is only known now.
+    /// Where this request goes, which variables show from now on.
     ///
     /// # Errors
     /// The status to end with where variables name no address.
     pub fn find(&self, request: &mut Request) -> Result<Found, Status> {
+        let found = self.look_up(request)?;
+        request.passed_to = Some(found.place.named.clone());
+        Ok(found)
+    }
+
+    /// With variables, the host is only known now.
+    fn look_up(&self, request: &mut Request) -> Result<Found, Status> {
         let (template, schemes) = match self {
             Target::Constant { upstream, place, scheme } => {
                 let destination = Destination::Group(upstream.clone());

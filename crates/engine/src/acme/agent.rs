@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long is waited where the issuer cannot be spoken to: at first, and at most.
+/// How long is waited where the issuer is not spoken to: at first, and at most.
 const UNREACHABLE_PAUSE_SECONDS: (u64, u64) = (5, 3600);
 /// How long is waited where it refuses. Issuers count failures by the hour.
 const REFUSED_PAUSE_SECONDS: (u64, u64) = (60, 24 * 3600);
@@ -254,7 +254,7 @@ impl Agent {
                     outcome
                 }
                 Ok(false) => return,
-                Err(why) => Err(Failure::Other(why)),
+                Err(why) => Err(Failure::Local(why)),
             },
         };
         let Err(failure) = outcome else { return };
@@ -357,7 +357,7 @@ impl Agent {
             ];
             if let Err(why) = self.vault.write(folder, files).await {
                 order.known.schedule().unsaved = Some((certificate, key));
-                return Err(Failure::Other(format!("the certificate was issued and cannot be kept ({why})")));
+                return Err(Failure::Local(format!("the certificate was issued and cannot be kept ({why})")));
             }
         }
         order.known.issued.put(identity);
@@ -410,7 +410,7 @@ impl Agent {
         };
         let read = |text: &[u8]| net::tls::private_key_der(text).and_then(|der| Key::read(&der));
         let kept = match &issuer.state_path {
-            Some(folder) => self.vault.read(folder, ACCOUNT_KEY).await.map_err(Failure::Other)?,
+            Some(folder) => self.vault.read(folder, ACCOUNT_KEY).await.map_err(Failure::Local)?,
             None => issuer.known.account_key().clone().map(String::into_bytes),
         };
         if let Some(text) = kept {
@@ -423,7 +423,7 @@ impl Agent {
         match &issuer.state_path {
             Some(folder) => {
                 let file = (ACCOUNT_KEY.to_owned(), made.clone().into_bytes());
-                self.vault.write(folder, vec![file]).await.map_err(Failure::Other)?;
+                self.vault.write(folder, vec![file]).await.map_err(Failure::Local)?;
             }
             None => *issuer.known.account_key() = Some(made.clone()),
         }
@@ -495,7 +495,7 @@ fn pause_after(failure: &Failure, failures: u32) -> u64 {
         grown + u64::from(net::random::below(u32::try_from(grown / 10).unwrap_or(u32::MAX).max(1)))
     };
     match failure {
-        Failure::Unreachable(_) => growing(UNREACHABLE_PAUSE_SECONDS, 2),
+        Failure::Unreachable(_) | Failure::Local(_) => growing(UNREACHABLE_PAUSE_SECONDS, 2),
         Failure::Refused(problem) if problem.is_lasting() => growing((3600, REFUSED_PAUSE_SECONDS.1), 4),
         Failure::Refused(_) | Failure::Other(_) => growing(REFUSED_PAUSE_SECONDS, 4),
         Failure::RateLimited(_, said) => {
@@ -516,6 +516,7 @@ mod tests {
             (unreachable.clone(), 1, 5..=5),
             (unreachable.clone(), 4, 40..=44),
             (unreachable, 1000, 3600..=3960),
+            (Failure::Local(String::new()), 1, 5..=5),
             (Failure::Refused(problem("unauthorized")), 1, 60..=66),
             (Failure::Refused(problem("unauthorized")), 3, 960..=1056),
             (Failure::Refused(problem("unauthorized")), 99, 86_400..=95_040),

@@ -41,12 +41,14 @@ pub(super) enum Failure {
     Refused(Problem),
     /// What it says makes no sense, or cannot be done here.
     Other(String),
+    /// This machine is at fault; the issuer has nothing to do for it.
+    Local(String),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Unreachable(why) | Failure::Other(why) => out.write_str(why),
+            Failure::Unreachable(why) | Failure::Other(why) | Failure::Local(why) => out.write_str(why),
             Failure::RateLimited(problem, _) | Failure::Refused(problem) => problem.fmt(out),
         }
     }
@@ -280,7 +282,8 @@ impl<'a> Client<'a> {
         let folder = self.issuer.state_path.as_deref().filter(|_| kind == ChallengeKind::Http01);
         if let Some(folder) = folder {
             let text = self.key.authorization(&challenge.token).into_bytes();
-            self.vault.write(folder, vec![(file.clone(), text)]).await.map_err(Failure::Other)?;
+            // It is for the others who share the folder; here the proof is shown already.
+            let _ = self.vault.write(folder, vec![(file.clone(), text)]).await;
         }
         let outcome = self.prove(url, &authorization, challenge).await;
         if let Some(folder) = folder {

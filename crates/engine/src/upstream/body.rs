@@ -143,12 +143,14 @@ impl UpstreamBody {
             attempted.received_bytes += self.incoming.received_bytes;
             attempted.sent_bytes += self.incoming.sent_bytes;
         }
-        if self.incoming.surplus {
+        // What follows the head of an answer to HEAD is not looked at.
+        if self.incoming.surplus && request.method != http::Method::Head {
+            let what = match self.incoming.is_chunked {
+                true => "data after final chunk",
+                false => "more data than specified in \"Content-Length\" header",
+            };
             request.action = "reading upstream";
-            request.log_error(
-                Level::Warn,
-                format_args!("upstream sent more data than specified in \"Content-Length\" header"),
-            );
+            request.log_error(Level::Warn, format_args!("upstream sent {what}"));
             request.action = "";
         }
         if !self.incoming.trailers.is_empty() {
@@ -262,7 +264,7 @@ impl UpstreamBody {
             let held = self.hold.take(&mut piece).map_err(|error| unreadable(request, &error))?;
             if !held {
                 if let Some(cut) = self.cut.take() {
-                    return Err(cut_off(request, cut));
+                    return Err(cut_off(request, cut, self.buffering));
                 }
                 if self.incoming.is_over() {
                     break;
@@ -548,8 +550,8 @@ pub(super) fn unreadable(request: &Request<'_>, error: &FileError) -> Broken {
     Broken::Source
 }
 
-/// Logs why the body ended before its end.
-fn cut_off(request: &mut Request<'_>, cut: Cut) -> Broken {
+/// Logs why the body ended before its end. The calls are those by which nginx reads.
+fn cut_off(request: &mut Request<'_>, cut: Cut, is_buffered: bool) -> Broken {
     request.action = "reading upstream";
     match cut {
         Cut::Closed => {
@@ -563,7 +565,8 @@ fn cut_off(request: &mut Request<'_>, cut: Cut) -> Broken {
         }
         Cut::Said(message) => request.log_error(Level::Error, format_args!("{message}")),
         Cut::Failed(errno) => {
-            request.log_error(Level::Error, format_args!("recv() failed ({})", ErrnoMessage(errno)));
+            let call = if is_buffered { "readv" } else { "recv" };
+            request.log_error(Level::Error, format_args!("{call}() failed ({})", ErrnoMessage(errno)));
         }
     }
     request.action = "";

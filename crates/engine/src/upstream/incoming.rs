@@ -31,6 +31,8 @@ pub(super) struct Incoming {
     pub received_bytes: u64,
     /// What of the body has come, bytes.
     pub body_bytes: u64,
+    /// Does it come in chunks?
+    pub is_chunked: bool,
     /// More came than belongs to the body.
     pub surplus: bool,
     /// The connection ended with the body, or is not fit for another request.
@@ -83,20 +85,26 @@ impl From<Fault> for Cut {
     }
 }
 
-impl Incoming {
-    /// The body behind a head. `keep` says whether the connection can serve again afterwards.
-    pub fn new(connection: Box<Connection>, framing: ResponseFraming, keep: bool) -> Incoming {
-        let framing = match framing {
+impl Framing {
+    fn of(framing: ResponseFraming) -> Framing {
+        match framing {
             ResponseFraming::None => Framing::Done,
             ResponseFraming::Length(length) => Framing::Length(length),
             ResponseFraming::Chunked => Framing::Chunked(ChunkedDecoder::keeping_trailers(TRAILER_BYTES_MAX)),
             ResponseFraming::UntilClose => Framing::Close,
-        };
+        }
+    }
+}
+
+impl Incoming {
+    /// The body behind a head. `keep` says whether the connection can serve again afterwards.
+    pub fn new(connection: Box<Connection>, framing: ResponseFraming, keep: bool) -> Incoming {
         Incoming {
             connection: Some(connection),
-            framing,
+            framing: Framing::of(framing),
             received_bytes: 0,
             body_bytes: 0,
+            is_chunked: framing == ResponseFraming::Chunked,
             surplus: false,
             spent: !keep,
             trailers: Fields::default(),
@@ -451,17 +459,12 @@ mod tests {
     use super::*;
 
     fn incoming(framing: ResponseFraming) -> Incoming {
-        let framing = match framing {
-            ResponseFraming::None => Framing::Done,
-            ResponseFraming::Length(length) => Framing::Length(length),
-            ResponseFraming::Chunked => Framing::Chunked(ChunkedDecoder::keeping_trailers(TRAILER_BYTES_MAX)),
-            ResponseFraming::UntilClose => Framing::Close,
-        };
         Incoming {
             connection: None,
-            framing,
+            framing: Framing::of(framing),
             received_bytes: 0,
             body_bytes: 0,
+            is_chunked: false,
             surplus: false,
             spent: false,
             trailers: Fields::default(),

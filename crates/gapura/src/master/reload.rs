@@ -10,7 +10,7 @@ use crate::journal::redirect_stderr;
 use crate::pid_file;
 use crate::site::{self, Essentials, Loaded, Role};
 use crate::wire::Verdict;
-use net::listen::{Listener, needs_socket, remove_socket_file};
+use net::listen::{Listener, remove_socket_file};
 use net::log::file::{LogFile, LogFiles};
 use net::log::syslog::Severity;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl Master {
     fn open_and_serve(&mut self, loaded: Loaded) -> Result<Generation, ()> {
         let log_files = open_files(&loaded.essentials, &self.logs)
             .map_err(|why| self.journal.write(Severity::Emerg, why))?;
-        let wanted = wanted_sockets(&loaded.essentials);
+        let wanted = loaded.essentials.sockets();
         let open = &self.generation.listeners;
         let listeners = net::listen::open(&wanted, open, &mut self.journal.reporter()).map_err(|_| ())?;
         let needs_new_process = needs_new_process(&self.generation.loaded.essentials, &loaded.essentials)
@@ -192,18 +192,6 @@ impl Master {
 
 fn holds(listeners: &[Listener], one: &Listener) -> bool {
     listeners.iter().any(|other| Arc::ptr_eq(&other.socket, &one.socket))
-}
-
-/// The addresses of a configuration that need a socket.
-pub fn wanted_sockets(essentials: &Essentials) -> Vec<net::listen::ListenOptions> {
-    let needs = needs_socket(&essentials.listens);
-    essentials
-        .listens
-        .iter()
-        .zip(needs)
-        .filter(|(_, needs)| *needs)
-        .map(|(options, _)| options.clone())
-        .collect()
 }
 
 /// Opens all log files of a configuration, and makes its folders for temporary files. The error is nginx's message.

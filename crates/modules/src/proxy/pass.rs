@@ -115,7 +115,6 @@ impl Step for ProxyStep {
             Ok(found) => found,
             Err(status) => return Flow::Deny(status),
         };
-        request.passed_to = Some(found.place.named.clone());
         let mut target = request.thread.spare.buffer();
         if found.variable && !found.place.uri.is_empty() {
             target.extend_from_slice(&found.place.uri);
@@ -129,14 +128,7 @@ impl Step for ProxyStep {
         if target.starts_with(b"?") {
             target.insert(0, b'/');
         }
-        Flow::Forward(Box::new(Call {
-            destination: found.destination,
-            settings: self.0.settings.clone(),
-            protocol: self.0.clone(),
-            target,
-            scheme: found.scheme.text(),
-            tls: self.0.tls.clone().filter(|_| found.scheme.is_secure()),
-        }))
+        found.forward(self.0.clone(), self.0.settings.clone(), self.0.tls.as_ref(), target)
     }
 }
 
