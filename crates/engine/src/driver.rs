@@ -255,13 +255,11 @@ impl Driver {
         }
     }
 
-    /// The client's connection, where bytes of the body may go into it as they are: nothing waits to be sent before
-    /// them, and nothing is to be put around them.
-    pub fn bare_stream(&mut self) -> Option<&mut Stream> {
+    /// The client's connection, where bytes of the body may go into it as they are, with what waits to be sent before
+    /// them.
+    pub fn bare_stream(&mut self) -> Option<(&mut Vec<u8>, &mut Stream)> {
         match self {
-            Driver::H1(h1) if h1.output.is_empty() && !h1.chunked && h1.stream.is_plain() => {
-                Some(&mut h1.stream)
-            }
+            Driver::H1(h1) if !h1.chunked && h1.stream.is_plain() => Some((&mut h1.output, &mut h1.stream)),
             _ => None,
         }
     }

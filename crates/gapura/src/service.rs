@@ -427,10 +427,6 @@ fn serve(serving: &Rc<engine::thread::Thread>, handed_over: HandedOver) {
     if !serving.has_room() {
         return;
     }
-    match accepted.into_stream() {
-        Ok((stream, ends)) => {
-            spawn_local(engine::connection::serve(serving.clone(), stream, ends, listen, load));
-        }
-        Err(errno) => accept_failed(serving, errno),
-    }
+    let (stream, ends) = accepted.into_stream();
+    spawn_local(engine::connection::serve(serving.clone(), stream, ends, listen, load));
 }

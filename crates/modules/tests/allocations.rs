@@ -77,7 +77,7 @@ fn serve(listener: TcpListener, text: &str) {
         let mut acceptor = Acceptor::new(socket).unwrap();
         let listen = Arc::new(acceptor.address().clone());
         while let Ok(accepted) = acceptor.accept().await {
-            let (stream, ends) = accepted.into_stream().unwrap();
+            let (stream, ends) = accepted.into_stream();
             net::thread::spawn_local(engine::connection::serve(
                 thread.clone(),
                 stream,

@@ -23,7 +23,7 @@ fn the_task_of_a_connection_is_small() {
         let soon = Deadline::after(Duration::from_secs(10));
         let _client = connect(&address, &ConnectOptions::default(), soon).await.expect("someone listens");
         let accepted = acceptor.accept().await.expect("a connection waits");
-        let (stream, ends) = accepted.into_stream().expect("it is watched");
+        let (stream, ends) = accepted.into_stream();
         let thread = Thread::new(Arc::new(Process::new(b"/", b"host", "gapura")), snapshot);
         let serving = engine::connection::serve(thread, stream, ends, Arc::new(address), 0_u64);
         let bytes = size_of_val(&serving);

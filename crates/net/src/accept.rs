@@ -116,10 +116,10 @@ impl Accepted {
     }
 
     /// Ties the connection to this thread's runtime.
-    pub fn into_stream(self) -> Result<(Stream, Ends), Errno> {
-        let stream = Stream::from_fd(self.fd, &self.peer)?;
+    pub fn into_stream(self) -> (Stream, Ends) {
+        let stream = Stream::from_fd(self.fd, &self.peer);
         let local = self.local.unwrap_or_else(|| stream.local_address());
-        Ok((stream, Ends { peer: self.peer, local }))
+        (stream, Ends { peer: self.peer, local })
     }
 }
 

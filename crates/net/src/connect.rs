@@ -107,7 +107,7 @@ pub async fn connect(
         Err(Errno::INPROGRESS | Errno::INTR) => true,
         Err(errno) => return Err(failed(ConnectStep::Connect, errno)),
     };
-    let mut stream = Stream::from_fd(fd, address).map_err(|errno| failed(ConnectStep::Socket, errno))?;
+    let mut stream = Stream::from_fd(fd, address);
     if in_progress {
         stream.connected(deadline).await.map_err(|error| match error {
             StreamError::TimedOut => failed(ConnectStep::Wait, Errno::TIMEDOUT),

@@ -1,11 +1,13 @@
 //! Bytes from one connection to another without a copy in between: socket to pipe to socket, inside the kernel.
 //!
 //! For bodies that nobody looks at. A pipe is borrowed for one turn and empty before and after it: what the second
-//! connection does not take at once comes out as ordinary bytes. So one pipe serves all connections of a thread.
+//! connection does not take at once comes out as ordinary bytes. So one pipe serves all connections of a thread. What is
+//! to leave first (the head) leaves once the pipe holds something, so that it may wait in the kernel for what follows.
 
 use crate::errno::Errno;
 use crate::stream::{Stream, StreamError};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 
 /// How much a pipe should hold; the kernel may give less to processes that have many.
@@ -36,6 +38,8 @@ pub struct Moved {
     pub taken: usize,
     /// What of it is on its way, bytes. The rest is in the buffer.
     pub passed: usize,
+    /// What was to leave before it and did, bytes.
+    pub led: usize,
 }
 
 impl Pipe {
@@ -48,28 +52,36 @@ impl Pipe {
     }
 
     /// Moves what is there, at most `bytes_max` and one filling of the pipe, without waiting; `None` where nothing is.
-    /// What the other side does not take is appended to `rest`. Both must be plain connections, nothing of which was
-    /// read ahead or is still to be written. After an error of a side the pipe may not be empty: drop it.
+    /// `lead` leaves before it and shares packets with it. What the other side does not take of what came is appended to
+    /// `rest`. Both must be plain connections, nothing of which was read ahead or is still to be written. After an error
+    /// of a side the pipe may not be empty: drop it.
     pub fn move_at_hand(
         &mut self,
         from: &mut Stream,
         to: &mut Stream,
         bytes_max: usize,
+        lead: [&[u8]; 2],
         rest: &mut Vec<u8>,
     ) -> Result<Option<Moved>, SpliceError> {
         let len = bytes_max.min(self.holds_bytes_max);
         let filled = self.fill(from, len).map_err(|errno| SpliceError::Read(StreamError::Os(errno)))?;
         let Some(taken) = filled else { return Ok(None) };
-        let mut passed = 0;
-        while passed < taken {
-            match self.drain(to, taken - passed) {
-                Ok(Some(count)) => passed += count,
-                Ok(None) => break,
-                Err(errno) => return Err(SpliceError::Write(StreamError::Os(errno))),
+        let mut moved = Moved { taken, passed: 0, led: 0 };
+        let refused = |errno| SpliceError::Write(StreamError::Os(errno));
+        let lead_bytes = lead[0].len() + lead[1].len();
+        if taken > 0 && lead_bytes > 0 {
+            let socket = to.plain_socket().ok_or(refused(Errno::INVAL))?;
+            let parts = [IoSlice::new(lead[0]), IoSlice::new(lead[1])];
+            moved.led = socket.send_ahead_once(&parts).map_err(refused)?.unwrap_or(0);
+        }
+        while moved.led == lead_bytes && moved.passed < taken {
+            match self.drain(to, taken - moved.passed).map_err(refused)? {
+                Some(count) => moved.passed += count,
+                None => break,
             }
         }
-        self.empty(taken - passed, rest).map_err(SpliceError::Pipe)?;
-        Ok(Some(Moved { taken, passed }))
+        self.empty(taken - moved.passed, rest).map_err(SpliceError::Pipe)?;
+        Ok(Some(moved))
     }
 
     /// Socket to pipe. The pipe is empty, so that `EAGAIN` speaks of the socket.

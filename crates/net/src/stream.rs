@@ -2,7 +2,8 @@
 //!
 //! Built so that the usual exchange costs the fewest system calls:
 //!
-//! - a write is tried before waiting for writability, and so is the first read of an accepted connection;
+//! - a write is tried before waiting for writability, and so is the first read of an accepted connection; the event loop
+//!   watches a socket from the first wait on ([`readiness`]);
 //! - a read that returns less than asked for is not tried again until the kernel reports readiness (the usual
 //!   second `read` that only says `EAGAIN` is not made); what the kernel reported about the end of the stream is
 //!   kept, so that data and end arriving together are both seen;
@@ -12,10 +13,11 @@
 //! `poll_` functions from one `poll_fn`.
 
 mod ending;
+mod readiness;
 pub(crate) mod socket;
 
 use crate::address::Address;
-use crate::errno::{Errno, ErrnoMessage, errno_of};
+use crate::errno::{Errno, ErrnoMessage};
 use crate::sockopt::{self, TcpInfo};
 use crate::timer::{Deadline, Timer};
 use crate::tls::session::Session;
@@ -28,7 +30,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// Why an operation on a stream ended without success. The end of the peer's data is not an error: reads
 /// return 0 then.
@@ -93,26 +94,10 @@ pub(crate) enum Layer {
 }
 
 impl Stream {
-    /// Takes a connected, non-blocking stream socket into this thread's runtime. What waits to be read already, the
-    /// event loop reports with its next turn. The stream does not keep the peer's address: whoever needs it, has it.
-    ///
-    /// Fails where the runtime cannot watch the descriptor (the system is out of memory or watches).
-    pub fn from_fd(fd: OwnedFd, peer: &Address) -> Result<Stream, Errno> {
-        // SAFETY: the descriptor is owned by the `AsyncFd` from here on, and an `OwnedFd` never changes its
-        // number.
-        let registered = unsafe { AsyncFd::register(fd) };
-        let fd = registered.map_err(|error| errno_of(&error.into_parts().1))?;
-        Ok(Stream {
-            socket: Socket {
-                fd,
-                is_tcp: peer.inet().is_some(),
-                is_prompt: false,
-                read_at_once: false,
-                write_is_full: false,
-            },
-            layer: Layer::Plain,
-            timer: Timer::new(),
-        })
+    /// Takes a connected, non-blocking stream socket into this thread's runtime, which watches it from the first wait
+    /// on. The stream does not keep the peer's address: whoever needs it, has it.
+    pub fn from_fd(fd: OwnedFd, peer: &Address) -> Stream {
+        Stream { socket: Socket::new(fd, peer.inet().is_some()), layer: Layer::Plain, timer: Timer::new() }
     }
 
     /// The next read is tried without waiting: the peer of an accepted connection has often spoken by the time it is
@@ -125,10 +110,10 @@ impl Stream {
     pub(crate) async fn connected(&mut self, deadline: Deadline) -> Result<(), StreamError> {
         poll_fn(|cx| {
             // The kernel reports writability when the attempt has ended, one way or the other.
-            let ended = match self.socket.fd.poll_write_ready(cx) {
+            let ended = match self.socket.poll_ready_to_write(cx) {
                 Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(error)) => Poll::Ready(Err(StreamError::Os(errno_of(&error)))),
-                Poll::Ready(Ok(_)) => {
+                Poll::Ready(Err(errno)) => Poll::Ready(Err(StreamError::Os(errno))),
+                Poll::Ready(Ok(())) => {
                     let outcome =
                         rustix::net::sockopt::socket_error(&self.socket.fd).and_then(|outcome| outcome);
                     Poll::Ready(outcome.map_err(StreamError::Os))
@@ -206,7 +191,9 @@ impl Stream {
     /// As [`Stream::try_writev`] for bytes that a file follows at once: over plain TCP both share packets.
     pub fn try_write_ahead(&mut self, bytes: &[u8]) -> Result<Option<usize>, WriteError> {
         match self.layer {
-            Layer::Plain if !self.socket.write_is_full => Ok(self.socket.send_ahead_once(bytes)?),
+            Layer::Plain if !self.socket.write_is_full => {
+                Ok(self.socket.send_ahead_once(&[IoSlice::new(bytes)])?)
+            }
             _ => self.try_writev(&[IoSlice::new(bytes)]),
         }
     }
@@ -342,25 +329,9 @@ impl Stream {
         self.timer.poll_expired(cx, deadline)
     }
 
-    /// Ready when there is something to read (or the end of the data, or an error), without reading it.
-    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
-        if self.has_data() {
-            return Poll::Ready(Ok(()));
-        }
-        self.socket.poll_readable(cx)
-    }
-
-    /// Waits until there is something to read; reads nothing.
-    pub async fn readable(&mut self, deadline: Deadline) -> Result<(), ReadError> {
-        poll_fn(|cx| {
-            let ready = self.poll_readable(cx).map_err(StreamError::Os);
-            self.or_timed_out(cx, deadline, ready)
-        })
-        .await
-    }
-
     /// Ready once the peer has closed or broken the connection; bytes it sent before stay unread. For watching
-    /// a client while its request is worked on (nginx answers such a close with status 499).
+    /// a client while its request is worked on (nginx answers such a close with status 499). What happens in the first
+    /// hundredths of a second may be reported a little later.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         self.socket.poll_closed(cx)
     }
@@ -486,6 +457,6 @@ impl AsFd for Stream {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Stream({:?})", self.socket.fd.get_ref())
+        write!(out, "Stream({:?})", self.socket.fd)
     }
 }

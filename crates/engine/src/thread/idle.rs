@@ -13,20 +13,27 @@ pub struct Line {
     waiting: Cell<usize>,
 }
 
-#[derive(Default)]
 struct Places {
+    /// The first place is nobody's and makes the line a ring: the first in the line comes after it, the last before.
     table: Vec<Place>,
-    /// The first of the places nobody has; the others follow by `after`.
-    free: Option<u32>,
-    first: Option<u32>,
-    last: Option<u32>,
+    /// The first of the places that nobody has; the others come after it. [`RING`]: there are none.
+    free: u32,
 }
+
+/// The number of the place that closes the ring.
+const RING: u32 = 0;
 
 struct Place {
     /// Who has it; none: it was dismissed.
     waker: Option<Waker>,
-    before: Option<u32>,
-    after: Option<u32>,
+    before: u32,
+    after: u32,
+}
+
+impl Default for Places {
+    fn default() -> Places {
+        Places { table: vec![Place { waker: None, before: RING, after: RING }], free: RING }
+    }
 }
 
 /// A wait that ends when the connection is to end. Leaves the line when dropped.
@@ -49,9 +56,12 @@ impl Line {
     /// Dismisses the one that has waited longest; false: nobody waits.
     pub fn dismiss_first(&self) -> bool {
         let mut places = self.places.borrow_mut();
-        let Some(first) = places.first else { return false };
+        let first = places.at(RING).after;
+        if first == RING {
+            return false;
+        }
         places.unlink(first);
-        let waker = places.table[first as usize].waker.take();
+        let waker = places.at(first).waker.take();
         self.waiting.set(self.waiting.get() - 1);
         drop(places);
         if let Some(waker) = waker {
@@ -67,41 +77,39 @@ impl Line {
 }
 
 impl Places {
+    fn at(&mut self, number: u32) -> &mut Place {
+        &mut self.table[number as usize]
+    }
+
     /// Takes a place at the end.
     fn take(&mut self, waker: Waker) -> u32 {
-        let place = Place { waker: Some(waker), before: self.last, after: None };
-        let number = match self.free {
-            Some(number) => {
-                self.free = self.table[number as usize].after;
-                self.table[number as usize] = place;
-                number
+        let last = self.at(RING).before;
+        let place = Place { waker: Some(waker), before: last, after: RING };
+        let mut number = self.free;
+        if number == RING {
+            // Not doubled: as many places again would be idle memory of connections that may never come.
+            if self.table.len() == self.table.capacity() {
+                self.table.reserve_exact(self.table.len() / 4 + 16);
             }
-            None => {
-                self.table.push(place);
-                (self.table.len() - 1) as u32
-            }
-        };
-        match self.last.replace(number) {
-            Some(last) => self.table[last as usize].after = Some(number),
-            None => self.first = Some(number),
+            number = self.table.len() as u32;
+            self.table.push(place);
+        } else {
+            self.free = self.at(number).after;
+            *self.at(number) = place;
         }
+        self.at(last).after = number;
+        self.at(RING).before = number;
         number
     }
 
     fn unlink(&mut self, number: u32) {
-        let Place { before, after, .. } = self.table[number as usize];
-        match before {
-            Some(before) => self.table[before as usize].after = after,
-            None => self.first = after,
-        }
-        match after {
-            Some(after) => self.table[after as usize].before = before,
-            None => self.last = before,
-        }
+        let Place { before, after, .. } = *self.at(number);
+        self.at(before).after = after;
+        self.at(after).before = before;
     }
 
     fn give_back(&mut self, number: u32) {
-        self.table[number as usize].after = self.free.replace(number);
+        self.at(number).after = std::mem::replace(&mut self.free, number);
     }
 }
 
@@ -114,7 +122,7 @@ impl Dismissal<'_> {
             self.line.waiting.set(self.line.waiting.get() + 1);
             return Poll::Pending;
         };
-        match &mut places.table[number as usize].waker {
+        match &mut places.at(number).waker {
             None => Poll::Ready(()),
             Some(waker) => {
                 waker.clone_from(cx.waker());
@@ -128,7 +136,7 @@ impl Drop for Dismissal<'_> {
     fn drop(&mut self) {
         let Some(number) = self.place else { return };
         let mut places = self.line.places.borrow_mut();
-        let waker = places.table[number as usize].waker.take();
+        let waker = places.at(number).waker.take();
         if waker.is_some() {
             places.unlink(number);
             self.line.waiting.set(self.line.waiting.get() - 1);
@@ -190,6 +198,7 @@ mod tests {
         let mut again = line.join();
         assert_eq!(poll(&mut again, 0), Poll::Pending);
         assert!(line.dismiss_first());
-        assert_eq!(line.places.borrow().table.len(), 4);
+        // With the one that closes the ring.
+        assert_eq!(line.places.borrow().table.len(), 5);
     }
 }

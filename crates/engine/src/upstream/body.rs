@@ -269,13 +269,14 @@ impl UpstreamBody {
                 if self.incoming.is_over() {
                     break;
                 }
-                let moving = kept_up && transforms.is_empty() && self.is_movable(request, driver);
-                if !moving || !self.move_on(request, driver, &mut piece).await? {
-                    self.wait(request, driver, &mut piece, gathered_bytes_max, moving).await?;
-                }
-                if piece.is_empty() {
-                    continue;
-                }
+            }
+            let moving = kept_up && transforms.is_empty() && self.is_movable(request, driver);
+            let moved = moving && self.move_on(request, driver, &mut piece).await?;
+            if !moved && !held {
+                self.wait(request, driver, &mut piece, gathered_bytes_max, moving).await?;
+            }
+            if piece.is_empty() {
+                continue;
             }
             let filled = self.gather(request.thread, &mut piece, gathered_bytes_max);
             self.retire(request.thread);
@@ -303,13 +304,16 @@ impl UpstreamBody {
         self.incoming.movable_bytes() > 0
             && self.rate == 0
             && self.window.is_none()
+            && self.cut.is_none()
+            // What is held is older than what comes.
+            && self.hold.is_empty()
             && pump::is_unlimited(request)
             && driver.bare_stream().is_some()
             && request.thread.spare.has_pipe()
     }
 
-    /// Moves to the client what is there, past us; what the client does not take at once is the next piece. False where
-    /// nothing was there.
+    /// Moves to the client what is there, past us, behind the piece and what else waits; what the client does not take at
+    /// once is the next piece. False where nothing was there.
     async fn move_on(
         &mut self,
         request: &mut Request<'_>,
@@ -320,10 +324,13 @@ impl UpstreamBody {
             if !self.incoming.may_have_more() {
                 return Ok(turn > 0);
             }
-            let (Some(client), Some(mut pipe)) = (driver.bare_stream(), request.thread.spare.pipe()) else {
+            let (Some((output, client)), Some(mut pipe)) =
+                (driver.bare_stream(), request.thread.spare.pipe())
+            else {
                 return Ok(turn > 0);
             };
-            let moved = match self.incoming.move_at_hand(&mut pipe, client, piece) {
+            let mut rest = Vec::new();
+            let moved = match self.incoming.move_at_hand(&mut pipe, client, [output, piece], &mut rest) {
                 Ok(moved) => moved,
                 Err(SpliceError::Write(error)) => return Err(Broken::Client(error)),
                 Err(SpliceError::Read(error)) => {
@@ -338,7 +345,11 @@ impl UpstreamBody {
             };
             request.thread.spare.keep_pipe(pipe);
             let Some(moved) = moved else { return Ok(turn > 0) };
-            request.sent_bytes += moved.passed as u64;
+            let of_output = moved.led.min(output.len());
+            output.drain(..of_output);
+            piece.drain(..moved.led - of_output);
+            piece.append(&mut rest);
+            request.sent_bytes += (moved.led - of_output + moved.passed) as u64;
             if moved.taken == 0 {
                 self.cut = Some(Cut::Closed);
             }

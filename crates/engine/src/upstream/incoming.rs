@@ -18,9 +18,7 @@ use std::task::{Context, Poll, Waker, ready};
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
 
 /// The least that is worth a pipe, bytes.
-const MOVED_BYTES_MIN: u64 = 128 * 1024;
-/// What of a body is read at last, bytes.
-const READ_LAST_BYTES: u64 = 16 * 1024;
+const MOVED_BYTES_MIN: u64 = 32 * 1024;
 
 /// A body on its way from an upstream.
 pub(super) struct Incoming {
@@ -315,24 +313,33 @@ impl Incoming {
         }
     }
 
-    /// Moves what of a large body is there to the client's connection, without waiting and without looking at it; what
-    /// that does not take is appended to `rest`. None: nothing is there. The last bytes are left for reading, which sees
-    /// what does not belong to the body.
+    /// Moves what of a large body is there to the client's connection behind `lead`, without waiting and without looking
+    /// at it; what that does not take is appended to `rest`. None: nothing is there.
     pub fn move_at_hand(
         &mut self,
         pipe: &mut Pipe,
         to: &mut Stream,
+        lead: [&[u8]; 2],
         rest: &mut Vec<u8>,
     ) -> Result<Option<Moved>, SpliceError> {
         let bytes_max = self.movable_bytes();
         let (Some(connection), Framing::Length(left)) = (&mut self.connection, &mut self.framing) else {
             return Ok(None);
         };
-        let moved = pipe.move_at_hand(&mut connection.stream, to, bytes_max, rest)?;
+        let moved = pipe.move_at_hand(&mut connection.stream, to, bytes_max, lead, rest)?;
         let count = moved.map_or(0, |moved| moved.taken as u64);
         *left = left.saturating_sub(count);
         self.received_bytes += count;
         self.body_bytes += count;
+        if *left == 0 {
+            self.framing = Framing::Done;
+            // Nobody has seen whether more came than belongs to the body.
+            match connection.stream.try_read(&mut [0]) {
+                Ok(None) => {}
+                Ok(Some(1..)) => self.surplus = true,
+                Ok(Some(0)) | Err(_) => self.spent = true,
+            }
+        }
         Ok(moved)
     }
 
@@ -340,8 +347,8 @@ impl Incoming {
     pub fn movable_bytes(&self) -> usize {
         let plain = self.connection.as_ref().is_some_and(|connection| connection.stream.is_plain());
         match self.framing {
-            Framing::Length(left) if plain && left >= MOVED_BYTES_MIN + READ_LAST_BYTES => {
-                usize::try_from(left - READ_LAST_BYTES).unwrap_or(usize::MAX)
+            Framing::Length(left) if plain && left >= MOVED_BYTES_MIN => {
+                usize::try_from(left).unwrap_or(usize::MAX)
             }
             _ => 0,
         }

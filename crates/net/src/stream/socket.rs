@@ -1,19 +1,21 @@
 //! The socket under a stream: system calls, and what is known of its readiness.
 
 use super::Closed;
+use super::readiness::Readiness;
 use crate::errno::{Errno, errno_of};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-/// A connected, non-blocking stream socket, watched by this thread's runtime.
+/// A connected, non-blocking stream socket of this thread's runtime.
 pub(crate) struct Socket {
-    pub(crate) fd: AsyncFd<OwnedFd>,
+    /// Declared before the descriptor, so that it is dropped first.
+    readiness: Readiness,
+    pub(crate) fd: OwnedFd,
     /// Not a unix socket.
     pub(crate) is_tcp: bool,
     /// `TCP_NODELAY` was set.
@@ -25,6 +27,18 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
+    /// Nothing is watched before something is waited for.
+    pub(crate) fn new(fd: OwnedFd, is_tcp: bool) -> Socket {
+        Socket {
+            readiness: Readiness::default(),
+            fd,
+            is_tcp,
+            is_prompt: false,
+            read_at_once: false,
+            write_is_full: false,
+        }
+    }
+
     pub(crate) fn poll_read_uninit(
         &mut self,
         cx: &mut Context<'_>,
@@ -72,35 +86,33 @@ impl Socket {
         /// `IOV_MAX` on Linux; more in one call is an error.
         const PARTS_MAX: usize = 1024;
         let parts = &parts[..parts.len().min(PARTS_MAX)];
-        loop {
-            let result = match parts {
-                [part] => rustix::net::send(&self.fd, part, SendFlags::NOSIGNAL),
-                parts => rustix::io::writev(&self.fd, parts),
-            };
-            match result {
-                Ok(count) => {
-                    if count < parts.iter().map(|part| part.len()).sum() {
-                        self.now_full();
-                    }
-                    return Ok(Some(count));
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.now_full();
-                    return Ok(None);
-                }
-                Err(errno) => return Err(errno),
-            }
-        }
+        let len = parts.iter().map(|part| part.len()).sum();
+        self.write_once(len, |fd| match parts {
+            [part] => rustix::net::send(fd, part, SendFlags::NOSIGNAL),
+            parts => rustix::io::writev(fd, parts),
+        })
     }
 
-    /// One `send` of bytes that others follow at once: the kernel holds a packet that they do not fill. `None` where the
-    /// socket takes nothing.
-    pub(crate) fn send_ahead_once(&mut self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
+    /// One `sendmsg` of bytes that others follow at once: the kernel holds a packet that they do not fill. `None` where
+    /// the socket takes nothing.
+    pub(crate) fn send_ahead_once(&mut self, parts: &[IoSlice<'_>]) -> Result<Option<usize>, Errno> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+        let len = parts.iter().map(|part| part.len()).sum();
+        self.write_once(len, |fd| match parts {
+            [part] => rustix::net::send(fd, part, flags),
+            parts => rustix::net::sendmsg(fd, parts, &mut SendAncillaryBuffer::default(), flags),
+        })
+    }
+
+    fn write_once(
+        &mut self,
+        len: usize,
+        write: impl Fn(&OwnedFd) -> Result<usize, Errno>,
+    ) -> Result<Option<usize>, Errno> {
         loop {
-            match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::MORE) {
+            match write(&self.fd) {
                 Ok(count) => {
-                    if count < bytes.len() {
+                    if count < len {
                         self.now_full();
                     }
                     return Ok(Some(count));
@@ -123,11 +135,17 @@ impl Socket {
     /// Ready when a write is worth trying.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
         if self.write_is_full {
-            let guard = ready!(self.fd.poll_write_ready(cx)).map_err(|error| errno_of(&error))?;
-            drop(guard);
+            ready!(self.poll_ready_to_write(cx))?;
             self.write_is_full = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the event loop has reported room for a write.
+    pub(crate) fn poll_ready_to_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
+        let watch = self.readiness.begin(&self.fd)?;
+        // Dropping the guard keeps the readiness.
+        watch.poll_write_ready(cx).map(|result| result.map(drop).map_err(|error| errno_of(&error)))
     }
 
     /// Ready when a read is worth trying.
@@ -144,11 +162,11 @@ impl Socket {
         self.clear(Interest::READABLE);
     }
 
-    /// Ready (with true) when the event loop has reported something to read.
-    pub(crate) fn poll_ready_to_read(&self, cx: &mut Context<'_>) -> Poll<Result<bool, Errno>> {
-        // Dropping the guard keeps the readiness.
-        self.fd.poll_read_ready(cx).map(|result| match result {
-            Ok(_) => Ok(true),
+    /// Ready when the event loop has reported something to read; true: the end of the peer's data as well.
+    pub(crate) fn poll_ready_to_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Errno>> {
+        let watch = self.readiness.begin(&self.fd)?;
+        watch.poll_read_ready(cx).map(|result| match result {
+            Ok(guard) => Ok(guard.ready().is_read_closed()),
             Err(error) => Err(errno_of(&error)),
         })
     }
@@ -167,11 +185,14 @@ impl Socket {
     /// Forgets the readiness the event loop reported, but for the end of the data: the runtime keeps that.
     /// Correct because nothing on this thread can report newer readiness between a system call and this.
     pub(crate) fn clear(&self, interest: Interest) {
-        let _ = self.fd.try_io(interest, |_| -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) });
+        if let Some(watch) = self.readiness.watch() {
+            let _ = watch.try_io(interest, |_| -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) });
+        }
     }
 
+    /// Has the event loop reported readiness? Of a socket that it does not watch the system must be asked.
     pub(crate) fn is_ready(&self, interest: Interest) -> bool {
-        self.fd.try_io(interest, |_| Ok(())).is_ok()
+        self.readiness.watch().is_none_or(|watch| watch.try_io(interest, |_| Ok(())).is_ok())
     }
 
     /// Ready with the number of bytes the socket took.
@@ -208,31 +229,14 @@ impl Socket {
         }
     }
 
-    /// Ready when there is something to read.
-    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
-        loop {
-            if self.read_at_once || ready!(self.poll_ready_to_read(cx))? {
-                match self.peek() {
-                    Ok(_) => {
-                        self.read_at_once = true;
-                        return Poll::Ready(Ok(()));
-                    }
-                    Err(Errno::AGAIN) => self.now_empty(),
-                    Err(errno) => return Poll::Ready(Err(errno)),
-                }
-            }
-        }
-    }
-
     /// Ready once the peer has closed or broken the connection.
     pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        ready!(self.readiness.poll_patient(cx));
         loop {
-            let guard = match ready!(self.fd.poll_read_ready(cx)) {
-                Ok(guard) => guard,
-                Err(error) => return Poll::Ready(Closed::Broken(errno_of(&error))),
+            let read_closed = match ready!(self.poll_ready_to_read(cx)) {
+                Ok(read_closed) => read_closed,
+                Err(errno) => return Poll::Ready(Closed::Broken(errno)),
             };
-            let read_closed = guard.ready().is_read_closed();
-            drop(guard);
             match self.peek() {
                 Ok(0) => return Poll::Ready(Closed::Ended),
                 // The end stands behind bytes that nobody has read yet.

@@ -1,0 +1,172 @@
+//! What the event loop knows of a socket, from when something is first waited for.
+//!
+//! A connection for one request is often served without any wait on its socket: the request is there when the connection
+//! is accepted, and the answer fits into the socket's buffer. So a socket is watched when a read or a write has to wait,
+//! not before: two system calls less for such a connection, and what the runtime keeps for each socket it watches.
+//!
+//! That a client has gone is not worth watching for while an answer comes soon. [`Readiness::poll_patient`] therefore
+//! begins to watch one or two [`PATIENCE`]s after it was first asked; one task for each thread, which is there while
+//! anybody is patient, tells those whose time has come.
+
+use crate::errno::{Errno, errno_of};
+use std::cell::RefCell;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+
+/// For how long at least a client may go unnoticed while an answer to it is waited for.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// The watch over one socket.
+#[derive(Default)]
+pub(crate) struct Readiness {
+    watch: Option<AsyncFd<RawFd>>,
+    patient: Option<Place>,
+}
+
+impl Readiness {
+    /// The watch, where there is one.
+    pub(crate) fn watch(&self) -> Option<&AsyncFd<RawFd>> {
+        self.watch.as_ref()
+    }
+
+    /// The watch, which begins where there is none. What waits to be read already, the event loop reports with its next
+    /// turn. The socket must be the one this readiness belongs to, and outlive it.
+    ///
+    /// Fails where the runtime cannot watch the descriptor (the system is out of memory or watches).
+    pub(crate) fn begin(&mut self, socket: &OwnedFd) -> Result<&AsyncFd<RawFd>, Errno> {
+        if self.watch.is_none() {
+            // SAFETY: the number stays that of the same open file for as long as it is registered: `Socket` is the only
+            // owner of both the descriptor and this registration, never parts with the descriptor, and drops the
+            // registration first, as its fields are declared.
+            let registered = unsafe { AsyncFd::register(socket.as_raw_fd()) };
+            self.watch = Some(registered.map_err(|error| errno_of(&error.into_parts().1))?);
+            self.patient = None;
+        }
+        // The line above leaves a value in every case.
+        self.watch.as_ref().ok_or(Errno::NOMEM)
+    }
+
+    /// Ready at once where the socket is watched, else when it is time to begin.
+    pub(crate) fn poll_patient(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.watch.is_some() {
+            return Poll::Ready(());
+        }
+        match &self.patient {
+            Some(place) => place.poll(cx),
+            None => {
+                self.patient = Place::take(cx.waker().clone());
+                // On a thread without an event loop nobody would tell.
+                if self.patient.is_some() { Poll::Pending } else { Poll::Ready(()) }
+            }
+        }
+    }
+}
+
+thread_local! {
+    static LINE: RefCell<Line> = const { RefCell::new(Line { places: Vec::new(), free: Vec::new(), swept: false }) };
+}
+
+/// Those of one thread that are patient; no more than its connections.
+struct Line {
+    places: Vec<Patience>,
+    /// Places nobody has.
+    free: Vec<u32>,
+    /// Is there a task that looks after them?
+    swept: bool,
+}
+
+/// What became of one's patience.
+enum Patience {
+    /// It began since the last look.
+    Fresh(Waker),
+    /// It began before.
+    Waning(Waker),
+    /// It has ended, or the place is nobody's.
+    Ended,
+}
+
+/// One's place, left when dropped.
+struct Place(u32);
+
+impl Place {
+    /// None where the thread has no event loop.
+    fn take(waker: Waker) -> Option<Place> {
+        let begin = LINE.with_borrow_mut(|line| !std::mem::replace(&mut line.swept, true));
+        if begin && !crate::thread::try_spawn_local(sweep(Sweep)) {
+            LINE.with_borrow_mut(|line| line.swept = false);
+            return None;
+        }
+        LINE.with_borrow_mut(|line| {
+            let patience = Patience::Fresh(waker);
+            match line.free.pop() {
+                Some(number) => {
+                    line.places[number as usize] = patience;
+                    Some(Place(number))
+                }
+                None => {
+                    let number = u32::try_from(line.places.len()).ok()?;
+                    line.places.push(patience);
+                    Some(Place(number))
+                }
+            }
+        })
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        LINE.with_borrow_mut(|line| match &mut line.places[self.0 as usize] {
+            Patience::Fresh(waker) | Patience::Waning(waker) => {
+                waker.clone_from(cx.waker());
+                Poll::Pending
+            }
+            Patience::Ended => Poll::Ready(()),
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Gone where the thread itself ends.
+        let _left = LINE.try_with(|line| {
+            let line = &mut *line.borrow_mut();
+            line.free.push(self.0);
+            // The last hold on a task may be in it, which may have a place of its own: dropped once the line is free.
+            std::mem::replace(&mut line.places[self.0 as usize], Patience::Ended)
+        });
+    }
+}
+
+/// The task's mark, which goes with it however it ends.
+struct Sweep;
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        let _ = LINE.try_with(|line| line.borrow_mut().swept = false);
+    }
+}
+
+/// Tells those whose patience has ended, until nobody is left.
+async fn sweep(_mark: Sweep) {
+    loop {
+        tokio::time::sleep(PATIENCE).await;
+        let mut ended = Vec::new();
+        let anybody = LINE.with_borrow_mut(|line| {
+            for patience in &mut line.places {
+                *patience = match std::mem::replace(patience, Patience::Ended) {
+                    Patience::Fresh(waker) => Patience::Waning(waker),
+                    Patience::Waning(waker) => {
+                        ended.push(waker);
+                        Patience::Ended
+                    }
+                    Patience::Ended => Patience::Ended,
+                }
+            }
+            line.free.len() < line.places.len()
+        });
+        ended.into_iter().for_each(Waker::wake);
+        if !anybody {
+            return;
+        }
+    }
+}
