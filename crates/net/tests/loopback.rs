@@ -157,7 +157,11 @@ fn bytes_go_through_a_pipe_from_one_connection_to_another() {
 
         let (_source, mut from) = pair().await;
         let (mut to, _sink) = pair().await;
-        assert_eq!(pipe.move_at_hand(&mut from, &mut to, 1, [b"", b""], &mut rest), Ok(None), "nothing is there");
+        assert_eq!(
+            pipe.move_at_hand(&mut from, &mut to, 1, [b"", b""], &mut rest),
+            Ok(None),
+            "nothing is there"
+        );
     });
 }
 
