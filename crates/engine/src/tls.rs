@@ -125,25 +125,25 @@ pub async fn handshake(
     deadline: Deadline,
 ) -> Outcome {
     let snapshot = thread.snapshot();
-    let log = |message: std::fmt::Arguments<'_>| {
+    let log = |level: Level, message: std::fmt::Arguments<'_>| {
         let (peer, listen) = (facts.peer.host(), &facts.listen);
         let text = format_args!("{message} while SSL handshaking, client: {peer}, server: {listen}");
-        thread.log(&snapshot, Level::Info, Some(facts.number), text);
+        thread.log(&snapshot, level, Some(facts.number), text);
     };
     if ahead.is_empty() {
         let _waiting = thread.count_idle();
         match stream.read_into(&mut ahead, HELLO_READ_BYTES, deadline).await {
             Ok(1..) => {}
             Ok(0) => {
-                log(format_args!("client closed connection"));
+                log(Level::Info, format_args!("client closed connection"));
                 return Outcome::Failed;
             }
             Err(StreamError::TimedOut) => {
-                log(format_args!("client timed out (110: Connection timed out)"));
+                log(Level::Info, format_args!("client timed out (110: Connection timed out)"));
                 return Outcome::Failed;
             }
             Err(error) => {
-                log(format_args!("recv() failed ({error})"));
+                log(Level::Info, format_args!("recv() failed ({error})"));
                 return Outcome::Failed;
             }
         }
@@ -157,17 +157,19 @@ pub async fn handshake(
     };
     match shake_hands(thread, facts, (&snapshot, listener), stream, &ahead, deadline).await {
         Ok(session) => return Outcome::Secure(Box::new(session)),
-        Err(Failed::Rejected) => log(format_args!("handshake rejected")),
+        Err(Failed::Rejected) => log(Level::Info, format_args!("handshake rejected")),
         Err(Failed::Certificate(problem)) => {
-            let (peer, listen) = (facts.peer.host(), &facts.listen);
-            let text = format_args!("{problem} while SSL handshaking, client: {peer}, server: {listen}");
-            thread.log(&snapshot, Level::Error, Some(facts.number), text);
-            log(format_args!("SSL_do_handshake() failed (SSL: error:0A000179:SSL routines::cert cb error)"));
+            log(Level::Error, format_args!("{problem}"));
+            let text = "SSL_do_handshake() failed (SSL: error:0A000179:SSL routines::cert cb error)";
+            log(Level::Info, format_args!("{text}"));
         }
         Err(Failed::Handshake(HandshakeError::TimedOut)) => {
-            log(format_args!("client timed out (110: Connection timed out)"));
+            log(Level::Info, format_args!("client timed out (110: Connection timed out)"));
         }
-        Err(Failed::Handshake(error)) => log(format_args!("{error}")),
+        Err(Failed::Handshake(error)) => {
+            let level = if error.is_critical() { Level::Crit } else { Level::Info };
+            log(level, format_args!("{error}"));
+        }
     }
     Outcome::Failed
 }

@@ -3,13 +3,14 @@
 use super::notes::Notes;
 use super::server::ServerSettings;
 use super::session::{Session, Wire, take_early_data};
+use super::words;
 use crate::errno::{Errno, ErrnoMessage, errno_of};
 use crate::stream::{Layer, Stream, StreamError};
 use crate::timer::Deadline;
 use rustls::server::{Accepted, Acceptor, ClientHello};
 use rustls::{
-    AlertDescription, CipherSuite, Connection, Error, HandshakeKind, NamedGroup, PeerIncompatible,
-    ProtocolVersion, SignatureScheme,
+    AlertDescription, CipherSuite, Connection, Error, HandshakeKind, NamedGroup, ProtocolVersion,
+    SignatureScheme,
 };
 use std::cell::Cell;
 use std::fmt;
@@ -20,6 +21,21 @@ use std::task::{Context, Poll, ready};
 
 /// The most of a hello that is read at once, bytes; those with post-quantum keys fit.
 const HELLO_READ_BYTES: usize = 4096;
+
+/// Error numbers that peers and networks cause every day (nginx's list), and that of more than a handshake may hold.
+const OF_THE_NETWORK: [Errno; 11] = [
+    Errno::CONNRESET,
+    Errno::PIPE,
+    Errno::NOTCONN,
+    Errno::TIMEDOUT,
+    Errno::CONNREFUSED,
+    Errno::NETDOWN,
+    Errno::NETUNREACH,
+    Errno::HOSTDOWN,
+    Errno::HOSTUNREACH,
+    Errno::CONNABORTED,
+    Errno::PROTO,
+];
 
 /// Why there was no handshake.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +57,15 @@ impl HandshakeError {
             HandshakeError::TimedOut => Some(Errno::TIMEDOUT),
             HandshakeError::Os(errno) => Some(*errno),
             _ => None,
+        }
+    }
+
+    /// Is it nothing that peers cause every day? nginx logs it as critical then.
+    pub fn is_critical(&self) -> bool {
+        match self {
+            HandshakeError::TimedOut | HandshakeError::Closed => false,
+            HandshakeError::Os(errno) => !OF_THE_NETWORK.contains(errno),
+            HandshakeError::Failed(error) => words::is_ours(error),
         }
     }
 }
@@ -65,86 +90,9 @@ impl fmt::Display for HandshakeError {
             }
             HandshakeError::Os(errno) => write!(out, "SSL_do_handshake() failed ({})", ErrnoMessage(*errno)),
             HandshakeError::Failed(error) => {
-                out.write_str("SSL_do_handshake() failed (SSL: ")?;
-                match openssl_words(error) {
-                    Some(words) => write!(out, "error:{words})"),
-                    None => write!(out, "{error})"),
-                }
+                write!(out, "SSL_do_handshake() failed (SSL: error:{})", words::of(error))
             }
         }
-    }
-}
-
-/// What OpenSSL would have said, where it has words for it.
-fn openssl_words(error: &Error) -> Option<String> {
-    let known = match error {
-        Error::AlertReceived(alert) => {
-            let number = u8::from(*alert);
-            let name = alert_name(*alert);
-            let code = 0x0a00_03e8 + u32::from(number);
-            return Some(format!("{code:08X}:SSL routines::{name}:SSL alert number {number}"));
-        }
-        Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
-            "0A00010B:SSL routines::wrong version number"
-        }
-        Error::InvalidMessage(_) => "0A000126:SSL routines::unexpected eof while reading",
-        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => {
-            "0A0000C1:SSL routines::no shared cipher"
-        }
-        Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => {
-            "0A000065:SSL routines::no suitable key share"
-        }
-        Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon) => {
-            "0A000076:SSL routines::no suitable signature algorithm"
-        }
-        Error::PeerIncompatible(
-            PeerIncompatible::SupportedVersionsExtensionRequired
-            | PeerIncompatible::Tls12NotOffered
-            | PeerIncompatible::Tls12NotOfferedOrEnabled
-            | PeerIncompatible::Tls13RequiredForQuic
-            | PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
-        ) => "0A000102:SSL routines::unsupported protocol",
-        // A certificate that is still to come ([`super::Issued`]); nginx's variables fail in the same way.
-        Error::General(why) if why == "no server certificate chain resolved" => {
-            "0A000179:SSL routines::cert cb error"
-        }
-        Error::NoApplicationProtocol => "0A0000EB:SSL routines::no application protocol",
-        Error::InvalidCertificate(_) => "0A000086:SSL routines::certificate verify failed",
-        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
-            "0A0000F4:SSL routines::unexpected message"
-        }
-        Error::DecryptError => "0A000119:SSL routines::decryption failed or bad record mac",
-        _ => return None,
-    };
-    Some(known.to_owned())
-}
-
-fn alert_name(alert: AlertDescription) -> &'static str {
-    match alert {
-        AlertDescription::UnexpectedMessage => "sslv3 alert unexpected message",
-        AlertDescription::BadRecordMac => "sslv3 alert bad record mac",
-        AlertDescription::HandshakeFailure => "sslv3 alert handshake failure",
-        AlertDescription::NoCertificate => "sslv3 alert no certificate",
-        AlertDescription::BadCertificate => "sslv3 alert bad certificate",
-        AlertDescription::UnsupportedCertificate => "sslv3 alert unsupported certificate",
-        AlertDescription::CertificateRevoked => "sslv3 alert certificate revoked",
-        AlertDescription::CertificateExpired => "sslv3 alert certificate expired",
-        AlertDescription::CertificateUnknown => "sslv3 alert certificate unknown",
-        AlertDescription::IllegalParameter => "sslv3 alert illegal parameter",
-        AlertDescription::UnknownCA => "tlsv1 alert unknown ca",
-        AlertDescription::AccessDenied => "tlsv1 alert access denied",
-        AlertDescription::DecodeError => "tlsv1 alert decode error",
-        AlertDescription::DecryptError => "tlsv1 alert decrypt error",
-        AlertDescription::ProtocolVersion => "tlsv1 alert protocol version",
-        AlertDescription::InsufficientSecurity => "tlsv1 alert insufficient security",
-        AlertDescription::InternalError => "tlsv1 alert internal error",
-        AlertDescription::UserCanceled => "tlsv1 alert user cancelled",
-        AlertDescription::NoRenegotiation => "tlsv1 alert no renegotiation",
-        AlertDescription::UnrecognisedName => "tlsv1 unrecognized name",
-        AlertDescription::CertificateRequired => "tlsv13 alert certificate required",
-        AlertDescription::NoApplicationProtocol => "tlsv1 alert no application protocol",
-        _ => "reason(0)",
     }
 }
 

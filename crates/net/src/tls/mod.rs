@@ -21,6 +21,7 @@ mod sessions;
 mod store;
 mod subjects;
 mod verify;
+mod words;
 mod x509;
 
 pub use client::{ClientOptions, ClientSettings};
