@@ -209,6 +209,8 @@ impl KnownOrder {
 fn read_identity(certificate: &[u8], key: &[u8]) -> Result<Identity, String> {
     Identity::read(certificate, key, &[]).map_err(|error| match error {
         net::tls::IdentityError::Certificate(why) | net::tls::IdentityError::Key(why, _) => why,
-        net::tls::IdentityError::Mismatch(_) => "the key is not that of the certificate".to_owned(),
+        net::tls::IdentityError::Mismatch(_) | net::tls::IdentityError::OtherKind => {
+            "the key is not that of the certificate".to_owned()
+        }
     })
 }

@@ -2,6 +2,8 @@
 //! requests see of it in [`variables`], and TLS to
 //! upstreams in [`upstream`].
 
+mod commands;
+mod files;
 mod ocsp;
 mod settings;
 mod stapling;
@@ -9,15 +11,13 @@ pub mod upstream;
 mod variables;
 
 use bstr::{BString, ByteSlice};
-use conf::{Node, Word};
+use conf::{Node, Span, Word};
 use engine::Module;
 use engine::module::{cells, finish_nothing};
 use engine::tls::VerifyClient;
 use net::tls::IdentityCache;
 use schema::value::{Bitmask, Bits, argument, number, seconds, size};
-use schema::{
-    Directive, Flag, IdleOwn, Inherit, Number, Problem, Seconds, Services, Size, Value, field, list,
-};
+use schema::{Directive, Flag, Inherit, Number, Problem, Seconds, Services, Size, Value, field, list};
 use std::sync::Arc;
 
 /// The least a shared cache may hold, bytes: eight pages, as nginx has it.
@@ -33,10 +33,12 @@ struct Conf {
     protocols: Inherit<Bitmask<Protocols>>,
     ciphers: Inherit<BString>,
     curves: Inherit<BString>,
+    dhparam: Inherit<BString>,
+    ech_files: Inherit<Vec<BString>>,
     commands: Inherit<Vec<Command>>,
     prefer_server_ciphers: Inherit<Flag>,
     buffer_size: Inherit<Size>,
-    session_cache: Inherit<Cache>,
+    session_caches: Inherit<Vec<Cache>>,
     session_timeout: Inherit<Seconds>,
     session_tickets: Inherit<Flag>,
     ticket_keys: Inherit<Vec<BString>>,
@@ -110,12 +112,14 @@ impl Value for Command {
 /// `ssl_session_cache`
 #[derive(Clone, Debug, Default)]
 struct Cache {
-    /// `off`: clients are told that sessions are not resumed.
-    off: bool,
+    /// `off`, or `none`: clients are told that sessions are not resumed, or are not.
+    off: Option<bool>,
     /// `builtin`: a cache of its own for this many sessions.
     own: Option<usize>,
     /// `shared:name:size`, bytes.
     shared: Option<(BString, usize)>,
+    /// Where it stands.
+    span: Option<Span>,
 }
 
 /// How many sessions `builtin` holds without a number (OpenSSL's `SSL_SESSION_CACHE_MAX_SIZE_DEFAULT`).
@@ -123,15 +127,18 @@ const BUILTIN_SESSIONS: usize = 1024 * 20;
 
 impl Value for Cache {
     fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
-        let mut cache = Cache::default();
+        let mut cache = Cache { span: Some(node.name.span), ..Cache::default() };
         for word in &node.args {
             let invalid = || Problem::new(format!("invalid session cache \"{}\"", word.text)).on(word);
             match word.text.as_slice() {
-                b"off" => cache.off = true,
-                b"none" => cache.off = false,
-                b"builtin" => cache.own = Some(BUILTIN_SESSIONS),
+                // The last of these counts.
+                b"off" => (cache.off, cache.own) = (Some(true), None),
+                b"none" => (cache.off, cache.own) = (Some(false), None),
+                b"builtin" => (cache.off, cache.own) = (None, Some(BUILTIN_SESSIONS)),
                 text => match (text.strip_prefix(b"builtin:"), text.strip_prefix(b"shared:")) {
-                    (Some(count), _) => cache.own = Some(number(count).ok_or_else(invalid)?),
+                    (Some(count), _) => {
+                        (cache.off, cache.own) = (None, Some(number(count).ok_or_else(invalid)?));
+                    }
                     (_, Some(text)) => {
                         cache.shared = Some(shared_cache(text, word, "session cache").ok_or_else(invalid)??);
                     }
@@ -141,9 +148,19 @@ impl Value for Cache {
         }
         Ok(cache)
     }
+}
 
-    fn unset() -> Option<Self> {
-        Some(Cache::default())
+impl Cache {
+    /// What several directives say together.
+    fn of(caches: &[Cache]) -> Cache {
+        let mut all = Cache::default();
+        for cache in caches {
+            if cache.off.is_some() || cache.own.is_some() {
+                (all.off, all.own) = (cache.off, cache.own);
+            }
+            all.shared = cache.shared.clone().or(all.shared);
+        }
+        all
     }
 }
 
@@ -223,8 +240,14 @@ pub static MODULE: Module = Module {
         Directive {
             name: "ssl_dhparam",
             default: "",
-            set: &IdleOwn { single: true, check: |_| Ok(()) },
+            set: field!(Conf.dhparam),
             doc: "Parameters of key exchanges that are not spoken.",
+        },
+        Directive {
+            name: "ssl_ech_file",
+            default: "",
+            set: list!(Conf.ech_files),
+            doc: "A key for encrypted hellos, which are not spoken.",
         },
         Directive {
             name: "ssl_buffer_size",
@@ -235,7 +258,7 @@ pub static MODULE: Module = Module {
         Directive {
             name: "ssl_session_cache",
             default: "none",
-            set: field!(Conf.session_cache),
+            set: list!(Conf.session_caches),
             doc: "Where sessions are kept for clients that come again.",
         },
         Directive {

@@ -30,7 +30,7 @@ schema::words!(Ocsp {
 
 /// `ssl_ocsp_cache off | shared:name:size`, bytes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct AnswersKept(Option<(BString, usize)>);
+pub(super) struct AnswersKept(pub(super) Option<(BString, usize)>);
 
 impl Value for AnswersKept {
     fn parse(node: &Node, _services: &mut dyn Services) -> Result<Self, Problem> {
@@ -64,9 +64,6 @@ impl Maker<'_> {
             }
         }
         let kept = conf.ocsp_cache.0.as_ref();
-        if let Some(zone) = kept {
-            self.declare("ssl_ocsp_cache", zone, conf.ocsp_cache.span)?;
-        }
         tls.vouching = Some(Vouching {
             whole_chain: *conf.ocsp == Ocsp::On,
             responder,

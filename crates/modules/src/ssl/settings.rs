@@ -1,32 +1,27 @@
-//! The TLS of a server out of its directives. Files are read here, by whoever may read them; failures are worded as
-//! nginx words them, and say what to do.
+//! The TLS of a server out of its directives: certificates, protocols and ciphers, sessions. What is wrong is worded as
+//! nginx words it, and what to do is said.
 
-use super::{Cache, CertificateCache, Command, Conf, TLS12, TLS13};
+use super::{Cache, CertificateCache, Conf, TLS12, TLS13};
 use crate::zones::{self, NamedZone};
-use bstr::{BStr, BString, ByteSlice};
-use conf::{Diagnostic, FileError, Level, Span};
+use bstr::{BString, ByteSlice};
+use conf::{Diagnostic, Level, Span};
+use engine::tls::ServerTls;
 use engine::tls::named::{Certificate, NamedCertificates, Pair, Reader};
-use engine::tls::{ServerTls, VerifyClient};
 use engine::{Build, Installer};
 use net::tls::{
-    CipherSuite, Identity, IdentityError, Issued, Oddity, ServerOptions, ServerSettings, SessionCache,
-    TicketKeys, Trust, names,
+    CipherSuite, Issued, NamedGroup, ServerOptions, ServerSettings, SessionCache, TicketKeys, names,
 };
 use schema::{Places, Problem, Services};
 use std::sync::Arc;
 use template::Template;
 
+/// The number of "is a directory" (`EISDIR`).
+const IS_A_DIRECTORY: i32 = 21;
 /// What one session of `ssl_session_cache builtin` is reckoned at, bytes.
 const SESSION_BYTES: usize = 256;
 /// The variables that stand for a certificate from an issuer (`acme_certificate`) and for its key.
 pub(super) const ACME_CERTIFICATE: &str = "$acme_certificate";
 const ACME_CERTIFICATE_KEY: &str = "$acme_certificate_key";
-/// The number of "no such file" (`ENOENT`).
-const NO_ENTRY: i32 = 2;
-/// The number of "permission denied" (`EACCES`).
-const PERMISSION_DENIED: i32 = 13;
-/// The number of "is a directory" (`EISDIR`).
-const IS_A_DIRECTORY: i32 = 21;
 
 /// Names that were warned of, so that each is named once.
 #[derive(Default)]
@@ -108,7 +103,17 @@ impl Maker<'_> {
             return self
                 .refuse(format!("no \"ssl_certificate_key\" is defined for certificate \"{last}\""), None);
         }
-        if certificates.is_empty() {
+        let sessions = Cache::of(&conf.session_caches);
+        for cache in conf.session_caches.iter() {
+            if let Some(zone) = &cache.shared {
+                self.declare("ssl_session_cache", zone, cache.span)?;
+            }
+        }
+        if let Some(zone) = &conf.ocsp_cache.0 {
+            self.declare("ssl_ocsp_cache", zone, conf.ocsp_cache.span)?;
+        }
+        // One that refuses handshakes must be right all the same.
+        if certificates.is_empty() && !reject_handshake {
             return Ok(tls);
         }
         let mut options = ServerOptions::default();
@@ -116,10 +121,14 @@ impl Maker<'_> {
         options.compress_certificates = self.compression(conf, &tls)?;
         options.prefer_server_ciphers = conf.prefer_server_ciphers.0;
         self.protocols(conf, &mut options)?;
-        self.sessions(conf, &mut options)?;
+        self.dhparam(conf)?;
+        self.sessions(conf, &sessions, &mut options)?;
         self.commands(conf, &mut options)?;
         self.clients(conf, &mut options, &mut tls)?;
         self.vouching(conf, &mut tls)?;
+        if certificates.is_empty() {
+            return Ok(tls);
+        }
         options.record_bytes_max = conf.buffer_size.0;
         options.alpn = vec![b"http/1.1".to_vec()];
         match ServerSettings::new(&options) {
@@ -154,7 +163,10 @@ impl Maker<'_> {
                     options.names.extend([certificate.to_vec(), key.to_vec()]);
                     Certificate::Named(pair)
                 }
-                None => Certificate::Known(self.identity(certificate, key, &passwords)?),
+                None => match self.identity(certificate, key, &passwords)? {
+                    Some(identity) => Certificate::Known(identity),
+                    None => continue,
+                },
             });
         }
         if options.names.is_empty() {
@@ -200,94 +212,22 @@ impl Maker<'_> {
         Reader { passwords, cache: cache.0.clone(), conf_prefix }
     }
 
-    pub(super) fn passwords(&mut self, file: &BString) -> Result<Vec<Vec<u8>>, Reported> {
-        if file.is_empty() {
-            return Ok(Vec::new());
-        }
-        let path = self.build.conf_path(file.as_ref());
-        match self.build.files.read(path.as_ref()) {
-            Ok(text) => Ok(text.lines().map(<[u8]>::to_vec).collect()),
-            Err(error) => {
-                let message = format!("open() \"{path}\" failed ({}: {})", error.errno, error.message);
-                self.refuse(message, None)
-            }
-        }
-    }
-
-    /// A file's text, or what stands behind `data:`; with the name that messages use.
-    pub(super) fn text(&mut self, name: &BString) -> (BString, Result<Vec<u8>, FileError>) {
-        if let Some(data) = name.strip_prefix(b"data:") {
-            return (name.clone(), Ok(data.to_vec()));
-        }
-        // The one kind of store there is here.
-        let name = name.strip_prefix(b"store:file:").unwrap_or(name);
-        let path = self.build.conf_path(name.into());
-        let read = self.build.files.read(path.as_ref());
-        (path, read)
-    }
-
-    pub(super) fn identity(
-        &mut self,
-        certificate: &BString,
-        key: &BString,
-        passwords: &[Vec<u8>],
-    ) -> Result<Identity, Reported> {
-        let (certificate, certificate_text) = self.text(certificate);
-        let certificate_text = match certificate_text {
-            Ok(text) => text,
-            Err(error) => {
-                let (what, help) = unreadable(&certificate, &error, "certificate");
-                return self.refuse(format!("cannot load certificate \"{certificate}\": {what}"), help);
-            }
-        };
-        let (key, key_text) = self.text(key);
-        let key_text = match key_text {
-            Ok(text) => text,
-            Err(error) => {
-                let (what, help) = unreadable(&key, &error, "key");
-                return self.refuse(format!("cannot load certificate key \"{key}\": {what}"), help);
-            }
-        };
-        match Identity::read(&certificate_text, &key_text, passwords) {
-            Ok(identity) => {
-                self.oddities(&certificate, &identity);
-                Ok(identity)
-            }
-            Err(IdentityError::Certificate(what)) => {
-                let help = match certificate_text.contains_str("PRIVATE KEY-----") {
-                    true => "the file holds a key; has it changed places with the certificate's?",
-                    false => {
-                        "the file should begin with a certificate in PEM form: -----BEGIN CERTIFICATE-----"
-                    }
-                };
-                let text = format!("cannot load certificate \"{certificate}\": {what}");
-                self.refuse(text, Some(help.to_owned()))
-            }
-            Err(IdentityError::Key(what, help)) => {
-                self.refuse(format!("cannot load certificate key \"{key}\": {what}"), help)
-            }
-            Err(IdentityError::Mismatch(owner)) => {
-                let text = format!(
-                    "SSL_CTX_use_PrivateKey(\"{key}\") failed (SSL: error:05800074:x509 certificate routines::key \
-                     values mismatch)"
-                );
-                self.refuse(text, Some(mismatch(&certificate, owner)))
-            }
-        }
-    }
-
-    fn oddities(&mut self, certificate: &BString, identity: &Identity) {
-        for oddity in identity.oddities(net::clock::wall().seconds) {
-            let (text, help) = told(certificate, &oddity);
-            self.warn_once(text, Some(help));
-        }
-    }
-
     fn protocols(&mut self, conf: &Conf, options: &mut ServerOptions) -> Result<(), Reported> {
         (options.tls12, options.tls13) = self.versions(conf.protocols.bits, "ssl_protocols")?;
         let list = conf.ciphers.to_str_lossy();
-        self.ciphers(&list, "ssl_ciphers", options)?;
-        self.curves(&conf.curves.to_str_lossy(), options)
+        options.ciphers = Some(self.cipher_list(&list, "ssl_ciphers", options.tls12)?);
+        let list = conf.curves.to_str_lossy();
+        if list != "auto" {
+            let failed = |why: &str| match why {
+                "" => format!("SSL_CTX_set1_curves_list(\"{list}\") failed"),
+                why => format!("SSL_CTX_set1_curves_list(\"{list}\") failed (SSL: {why})"),
+            };
+            options.groups = Some(self.groups(&list, failed)?);
+        }
+        if !conf.ech_files.is_empty() {
+            self.warn_once("\"ssl_ech_file\" is not supported on this platform, ignored".to_owned(), None);
+        }
+        Ok(())
     }
 
     /// Which of TLS 1.2 and 1.3 are wanted; the others are not to be had.
@@ -307,11 +247,6 @@ impl Maker<'_> {
         Ok((bits & TLS12 != 0, bits & TLS13 != 0))
     }
 
-    fn ciphers(&mut self, list: &str, directive: &str, options: &mut ServerOptions) -> Result<(), Reported> {
-        options.ciphers = Some(self.cipher_list(list, directive, options.tls12)?);
-        Ok(())
-    }
-
     /// The ciphers of a list; one that leaves nothing is refused where TLS 1.2 is spoken.
     pub(super) fn cipher_list(
         &mut self,
@@ -320,9 +255,6 @@ impl Maker<'_> {
         tls12: bool,
     ) -> Result<Vec<CipherSuite>, Reported> {
         let selected = names::select_ciphers(list);
-        for name in &selected.missing {
-            self.warn_once(format!("the cipher {name} of \"{directive}\" is not available, ignored"), None);
-        }
         if selected.found.is_empty() && tls12 {
             let text = format!(
                 "SSL_CTX_set_cipher_list(\"{list}\") failed (SSL: error:0A0000B9:SSL routines::no cipher match)"
@@ -331,105 +263,79 @@ impl Maker<'_> {
                         AES256-GCM-SHA384 or CHACHA20-POLY1305";
             return self.refuse(text, Some(help.to_owned()));
         }
+        self.missing_ciphers(&selected.missing, directive);
         Ok(selected.found)
     }
 
-    fn curves(&mut self, list: &str, options: &mut ServerOptions) -> Result<(), Reported> {
-        if list == "auto" {
-            return Ok(());
+    pub(super) fn missing_ciphers(&mut self, missing: &[String], directive: &str) {
+        for name in missing {
+            self.warn_once(format!("the cipher {name} of \"{directive}\" is not available, ignored"), None);
         }
-        let failed = |list: &str| {
-            format!(
-                "SSL_CTX_set1_curves_list(\"{list}\") failed (SSL: error:0A080106:SSL routines::passed invalid argument)"
-            )
+    }
+
+    /// The key exchanges of a list; what `failed` makes of OpenSSL's reason is told where it leaves nothing.
+    pub(super) fn groups(
+        &mut self,
+        list: &str,
+        failed: impl Fn(&str) -> String,
+    ) -> Result<Vec<NamedGroup>, Reported> {
+        let cannot_be_set = |name: &str| {
+            failed(&format!(
+                "error:0A080106:SSL routines::passed invalid argument:group '{name}' cannot be set"
+            ))
         };
-        let Some(selected) = names::select_groups(list) else { return self.refuse(failed(list), None) };
+        if list.is_empty() {
+            return self.refuse(failed(""), None);
+        }
+        let selected = match names::select_groups(list) {
+            Ok(selected) => selected,
+            Err(name) => return self.refuse(cannot_be_set(name), None),
+        };
         for name in &selected.missing {
             self.warn_once(format!("the curve {name} is not available, ignored"), None);
         }
         if selected.found.is_empty() {
             let help = "available: X25519MLKEM768, X25519, prime256v1, secp384r1".to_owned();
-            return self.refuse(failed(list), Some(help));
-        }
-        options.groups = Some(selected.found);
-        Ok(())
-    }
-
-    fn commands(&mut self, conf: &Conf, options: &mut ServerOptions) -> Result<(), Reported> {
-        for command in conf.commands.iter() {
-            let (name, value) = (command.name.to_str_lossy(), command.value.to_str_lossy());
-            match &*name.to_ascii_lowercase() {
-                "ciphersuites" => {
-                    options.tls13_ciphers = Some(self.tls13_ciphers(&value, options.tls13)?);
-                }
-                "certificate" | "privatekey" => {}
-                "cipherstring" => self.ciphers(&value, "ssl_conf_command", options)?,
-                "curves" | "groups" => self.curves(&value, options)?,
-                "options" => self.options(&value, options),
-                "minprotocol" => options.tls12 &= value != "TLSv1.3",
-                "maxprotocol" => options.tls13 &= value == "TLSv1.3" || value == "None",
-                _ => return self.refuse(failed_command(&name, &value), None),
-            }
-        }
-        if let Some(identity) = self.commanded_identity(&conf.commands)? {
-            // It takes the place of one with a key of the same kind, as in OpenSSL.
-            options.identities.retain(|known| !known.has_key_like(&identity));
-            options.identities.insert(0, identity);
-        }
-        Ok(())
-    }
-
-    /// The certificate that `Certificate` and `PrivateKey` among the commands name.
-    pub(super) fn commanded_identity(&mut self, commands: &[Command]) -> Result<Option<Identity>, Reported> {
-        let last = |name: &str| {
-            let named = |command: &&Command| command.name.eq_ignore_ascii_case(name.as_bytes());
-            commands.iter().rfind(named)
-        };
-        let Some(certificate) = last("Certificate") else { return Ok(None) };
-        // Without a key of its own the certificate's file holds it.
-        let key = last("PrivateKey").unwrap_or(certificate);
-        self.identity(&certificate.value, &key.value, &[]).map(Some)
-    }
-
-    /// The ciphers of TLS 1.3 that a command names.
-    fn tls13_ciphers(&mut self, list: &str, tls13: bool) -> Result<Vec<CipherSuite>, Reported> {
-        let selected = names::select_tls13_ciphers(list);
-        for missing in &selected.missing {
-            self.warn_once(
-                format!("the cipher {missing} of \"ssl_conf_command\" is not available, ignored"),
-                None,
-            );
-        }
-        if selected.found.is_empty() && tls13 {
-            return self.refuse(failed_command("Ciphersuites", list), None);
+            return self.refuse(cannot_be_set(list), Some(help));
         }
         Ok(selected.found)
     }
 
-    /// `ssl_conf_command Options`: a list of switches, on or, with a minus, off.
-    fn options(&mut self, list: &str, options: &mut ServerOptions) {
-        for word in list.split(',').map(str::trim) {
-            let (on, name) = word.strip_prefix('-').map_or((true, word), |name| (false, name));
-            match name {
-                "ServerPreference" => options.prefer_server_ciphers = on,
-                "SessionTicket" if on => {
-                    options.tickets.get_or_insert_with(|| TicketKeys::own(options.session_seconds));
+    /// Looks at a file with parameters of key exchanges that are not spoken: it must be one.
+    fn dhparam(&mut self, conf: &Conf) -> Result<(), Reported> {
+        let file = &*conf.dhparam;
+        if file.is_empty() {
+            return Ok(());
+        }
+        let path = self.build.conf_path(file.as_ref());
+        match self.build.files.read(path.as_ref()) {
+            Ok(text) if text.contains_str("DH PARAMETERS-----") => {
+                let name = BString::from("ssl_dhparam");
+                if !self.build.idle.contains(&name) {
+                    self.build.idle.push(name);
                 }
-                "SessionTicket" => options.tickets = None,
-                _ => self.warn_once(format!("the option {name} of \"ssl_conf_command\" has no effect"), None),
+                Ok(())
             }
+            Err(error) if error.errno != IS_A_DIRECTORY => {
+                let what = net::tls::open_failed(&path, error.errno, &error.message);
+                self.refuse(what.replacen("BIO_new_file()", &format!("BIO_new_file(\"{path}\")"), 1), None)
+            }
+            _ => self.refuse(
+                format!(
+                    "PEM_read_bio_DHparams(\"{path}\") failed (SSL: error:0480006C:PEM routines::no start \
+                     line:Expecting: DH PARAMETERS)"
+                ),
+                None,
+            ),
         }
     }
 
-    fn sessions(&mut self, conf: &Conf, options: &mut ServerOptions) -> Result<(), Reported> {
+    fn sessions(&mut self, conf: &Conf, cache: &Cache, options: &mut ServerOptions) -> Result<(), Reported> {
         let seconds = u32::try_from(conf.session_timeout.0).unwrap_or(u32::MAX);
         options.session_seconds = seconds;
-        let Cache { off, own, shared } = &*conf.session_cache;
-        if let Some(zone) = shared {
-            self.declare("ssl_session_cache", zone, conf.session_cache.span)?;
-        }
+        let Cache { off, own, shared, span: _ } = cache;
         options.cache = match (shared, own) {
-            _ if *off => None,
+            _ if *off == Some(true) => None,
             (Some((name, bytes)), _) => Some(SessionCache::shared(name, *bytes)),
             (None, Some(count)) => Some(Arc::new(SessionCache::new(count.saturating_mul(SESSION_BYTES)))),
             (None, None) => None,
@@ -452,15 +358,16 @@ impl Maker<'_> {
         let mut files = Vec::new();
         for name in conf.ticket_keys.iter() {
             let path = self.build.conf_path(name.as_ref());
+            let span = conf.ticket_keys.span;
             match self.build.files.read(path.as_ref()) {
                 Ok(text) if matches!(text.len(), 48 | 80) => files.push(text),
-                Ok(_) => {
-                    let help = "make one with \"openssl rand 80\"".to_owned();
-                    return self.refuse(format!("\"{path}\" must be 48 or 80 bytes"), Some(help));
-                }
-                Err(error) => {
+                Err(error) if error.errno != IS_A_DIRECTORY => {
                     let text = format!("open() \"{path}\" failed ({}: {})", error.errno, error.message);
-                    return self.refuse(text, None);
+                    return self.refuse_at(text, span, None);
+                }
+                _ => {
+                    let help = "make one with \"openssl rand 80\"".to_owned();
+                    return self.refuse_at(format!("\"{path}\" must be 48 or 80 bytes"), span, Some(help));
                 }
             }
         }
@@ -470,127 +377,4 @@ impl Maker<'_> {
         };
         Ok(())
     }
-
-    fn clients(
-        &mut self,
-        conf: &Conf,
-        options: &mut ServerOptions,
-        tls: &mut ServerTls,
-    ) -> Result<(), Reported> {
-        if tls.verify == VerifyClient::Off {
-            return Ok(());
-        }
-        let (told, further) = (&*conf.client_certificate, &*conf.trusted_certificate);
-        if told.is_empty() && further.is_empty() && tls.verify != VerifyClient::OptionalNoCa {
-            let text = "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client";
-            return self.refuse(text.to_owned(), None);
-        }
-        let depth = conf.verify_depth.0;
-        let lists = match conf.crl.is_empty() {
-            true => None,
-            false => Some(self.trusted(&conf.crl)?),
-        };
-        let mut trust = Trust::in_nobody(depth);
-        let mut authorities = Vec::new();
-        for (name, is_told) in
-            [(told, true), (further, false)].into_iter().filter(|(name, _)| !name.is_empty())
-        {
-            let text = self.trusted(name)?;
-            if is_told {
-                authorities = Trust::subjects(&text);
-            }
-            if let Err(what) = trust.add(&text) {
-                let path = self.build.conf_path(name.as_ref());
-                return self
-                    .refuse(format!("SSL_CTX_load_verify_locations(\"{path}\") failed: {what}"), None);
-            }
-        }
-        if let Some(lists) = lists
-            && let Err(what) = trust.revoke(&lists)
-        {
-            let path = self.build.conf_path(conf.crl.as_ref());
-            return self.refuse(format!("SSL_CTX_load_verify_locations(\"{path}\") failed: {what}"), None);
-        }
-        options.client_authorities = Some(authorities);
-        tls.trust = Some(Arc::new(trust));
-        Ok(())
-    }
-
-    /// A file with authorities or revocation lists.
-    pub(super) fn trusted(&mut self, name: &BString) -> Result<Vec<u8>, Reported> {
-        let (path, text) = self.text(name);
-        match text {
-            Ok(text) => Ok(text),
-            Err(error) => {
-                let (what, help) = unreadable(&path, &error, "certificates");
-                self.refuse(format!("SSL_CTX_load_verify_locations(\"{path}\") failed: {what}"), help)
-            }
-        }
-    }
-}
-
-fn failed_command(name: &str, value: &str) -> String {
-    format!("SSL_CONF_cmd(\"{name}\", \"{value}\") failed")
-}
-
-/// What is odd about a certificate, and what to do about it.
-fn told(certificate: &BString, odd: &Oddity) -> (String, String) {
-    match odd {
-        Oddity::Expired(when) => (
-            format!("certificate \"{certificate}\" expired on {when}"),
-            "clients refuse it: have it renewed, put the new one in its place, and reload".to_owned(),
-        ),
-        Oddity::NotYetValid(when) => (
-            format!("certificate \"{certificate}\" is not valid before {when}"),
-            "clients refuse it until then; if that time has come, the clock of this machine is wrong"
-                .to_owned(),
-        ),
-        Oddity::WrongOrder(number) => (
-            format!(
-                "certificates in \"{certificate}\" are not in order: each should be followed by that of \
-                 its issuer"
-            ),
-            format!("number {number} in the file is not that of the issuer of number {}", number - 1),
-        ),
-        Oddity::Incomplete(issuer, place) => (
-            format!("certificate \"{certificate}\" comes without that of its issuer, \"{issuer}\""),
-            format!(
-                "most clients refuse it: name the file with the whole chain (often \"fullchain.pem\"), or add \
-                 the issuer's certificate behind this one (it is at {place}, perhaps in DER form)"
-            ),
-        ),
-    }
-}
-
-/// What to do about a key that is not that of the first certificate in a file.
-fn mismatch(certificate: &BString, owner: Option<usize>) -> String {
-    match owner {
-        Some(number) => format!(
-            "the key is that of certificate {number} in \"{certificate}\", which must be the first: the server's own, \
-             then that of its issuer, and so on"
-        ),
-        None => format!(
-            "the key is not that of the certificate in \"{certificate}\"; the two are made together: do both files have \
-             the same name, and are they of the same day?"
-        ),
-    }
-}
-
-/// A file that cannot be read, in OpenSSL's words, and what to do.
-fn unreadable(path: &BString, error: &FileError, what: &str) -> (String, Option<String>) {
-    let number = error.errno;
-    let text = net::tls::open_failed(path, number, &error.message);
-    let path = BStr::new(path);
-    let help = match number {
-        PERMISSION_DENIED => format!(
-            "whoever starts the server must be able to read the {what}: start it as root, whose master process reads it \
-             (workers need not), or let this user read \"{path}\" and enter its folders"
-        ),
-        IS_A_DIRECTORY => format!("\"{path}\" is a folder; the {what} is a file in it"),
-        NO_ENTRY => {
-            format!("there is no \"{path}\"; relative names begin at the folder of the configuration")
-        }
-        _ => return (text, None),
-    };
-    (text, Some(help))
 }

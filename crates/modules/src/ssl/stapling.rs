@@ -25,7 +25,10 @@ impl Maker<'_> {
         let file = self.stapling_file(conf)?;
         let trusted = match conf.trusted_certificate.is_empty() {
             true => Vec::new(),
-            false => Trust::certificates(&self.trusted(&conf.trusted_certificate)?),
+            false => {
+                let text = self.authorities(&conf.trusted_certificate, &mut Trust::default())?;
+                Trust::certificates(&text)
+            }
         };
         let names = conf.certificates.iter().filter(|name| *name != ACME_CERTIFICATE);
         for (identity, name) in options.identities.iter_mut().zip(names) {
@@ -60,9 +63,17 @@ impl Maker<'_> {
         }
         let path = self.build.conf_path(conf.stapling_file.as_ref());
         match self.build.files.read(path.as_ref()) {
-            Ok(answer) => Ok(Some(answer)),
+            Ok(answer) if net::tls::ocsp::is_response(&answer) => Ok(Some(answer)),
+            Ok(answer) => {
+                let why = match answer.is_empty() {
+                    true => "",
+                    false => " (SSL: error:0680008E:asn1 encoding routines::not enough data)",
+                };
+                self.refuse(format!("d2i_OCSP_RESPONSE_bio(\"{path}\") failed{why}"), None)
+            }
             Err(error) => {
                 let what = net::tls::open_failed(&path, error.errno, &error.message);
+                let what = what.replacen(", r)", ", rb)", 1);
                 self.refuse(what.replacen("BIO_new_file()", &format!("BIO_new_file(\"{path}\")"), 1), None)
             }
         }

@@ -7,7 +7,7 @@ use engine::Build;
 use engine::module::{Family, cells};
 use engine::tls::named::{Pair, Reader};
 use engine::upstream::tls::UpstreamTls;
-use net::tls::{ClientOptions, ClientSettings, Trust, names};
+use net::tls::{ClientOptions, ClientSettings, Trust};
 use schema::hash::QuickMap;
 use schema::{Bitmask, Directive, Flag, Inherit, Number, field, list};
 use std::sync::Arc;
@@ -194,24 +194,22 @@ impl Maker<'_> {
         options.ciphers =
             Some(self.cipher_list(&conf.ciphers.to_str_lossy(), &format!("{prefix}ciphers"), tls12)?);
         for command in conf.commands.iter() {
-            let (name, value) = (command.name.to_str_lossy(), command.value.to_str_lossy());
-            match &*name.to_ascii_lowercase() {
-                "ciphersuites" => {
-                    let found = names::select_tls13_ciphers(&value).found;
-                    options.tls13_ciphers = Some(found).filter(|found| !found.is_empty());
-                }
-                "cipherstring" => {
-                    options.ciphers =
-                        Some(self.cipher_list(&value, &format!("{prefix}conf_command"), tls12)?);
-                }
-                "minprotocol" => options.tls12 &= value != "TLSv1.3",
-                "maxprotocol" => options.tls13 &= value == "TLSv1.3" || value == "None",
+            match &*command.name.to_str_lossy().to_ascii_lowercase() {
+                "ciphersuites" => options.tls13_ciphers = Some(self.tls13_ciphers(command, tls13)?),
+                "cipherstring" => options.ciphers = Some(self.commanded_ciphers(command, tls12)?),
                 "certificate" | "privatekey" => {}
-                _ => return self.refuse(format!("SSL_CONF_cmd(\"{name}\", \"{value}\") failed"), None),
+                "curves" | "groups" => options.groups = Some(self.commanded_groups(command)?),
+                "options" => {
+                    for (_, name) in self.switches(command)? {
+                        self.idle_option(&name);
+                    }
+                }
+                _ => self.protocol_command(command, (&mut options.tls12, &mut options.tls13))?,
             }
         }
+        let passwords = self.passwords(&conf.password_file)?;
         if !conf.certificate.is_empty() {
-            if conf.certificate_key.is_empty() {
+            if conf.certificate_key.is_empty() && conf.certificate_key.span.is_none() {
                 let text = format!(
                     "no \"{prefix}certificate_key\" is defined for certificate \"{}\"",
                     *conf.certificate
@@ -219,9 +217,7 @@ impl Maker<'_> {
                 return self.refuse(text, None);
             }
             if !conf.has_named_certificate() {
-                let passwords = self.passwords(&conf.password_file)?;
-                options.identity =
-                    Some(self.identity(&conf.certificate, &conf.certificate_key, &passwords)?);
+                options.identity = self.identity(&conf.certificate, &conf.certificate_key, &passwords)?;
             }
         }
         if let Some(identity) = self.commanded_identity(&conf.commands)? {
@@ -245,26 +241,16 @@ impl Maker<'_> {
     /// Whom upstreams' certificates must be known to.
     fn upstream_trust(&mut self, conf: &UpstreamConf) -> Result<Trust, Reported> {
         let depth = conf.verify_depth.0;
-        let failed =
-            |path: BString, what: String| format!("SSL_CTX_load_verify_locations(\"{path}\") failed: {what}");
         let mut trust = match conf.trusted_certificate.is_empty() {
             true => Trust::of_system(depth),
             false => {
                 let mut trust = Trust::in_nobody(depth);
-                let text = self.trusted(&conf.trusted_certificate)?;
-                if let Err(what) = trust.add(&text) {
-                    let path = self.build.conf_path(conf.trusted_certificate.as_ref());
-                    return self.refuse(failed(path, what), None);
-                }
+                self.authorities(&conf.trusted_certificate, &mut trust)?;
                 trust
             }
         };
         if !conf.crl.is_empty() {
-            let text = self.trusted(&conf.crl)?;
-            if let Err(what) = trust.revoke(&text) {
-                let path = self.build.conf_path(conf.crl.as_ref());
-                return self.refuse(failed(path, what), None);
-            }
+            self.revocations(&conf.crl, &mut trust)?;
         }
         Ok(trust)
     }

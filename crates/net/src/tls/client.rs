@@ -12,8 +12,8 @@ use rustls::client::{ClientSessionMemoryCache, ResolvesClientCert, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CipherSuite, ClientConfig, ClientConnection, Connection, DigitallySignedStruct, Error, SignatureScheme,
-    SupportedProtocolVersion, version,
+    CipherSuite, ClientConfig, ClientConnection, Connection, DigitallySignedStruct, Error, NamedGroup,
+    SignatureScheme, SupportedProtocolVersion, version,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct ClientOptions {
     pub ciphers: Option<Vec<CipherSuite>>,
     /// Ciphers of TLS 1.3 in order; none given: all.
     pub tls13_ciphers: Option<Vec<CipherSuite>>,
+    /// Key exchanges in order; none given: the library's choice.
+    pub groups: Option<Vec<NamedGroup>>,
     /// Go on with earlier sessions.
     pub session_reuse: bool,
     /// Tell the name we mean (SNI).
@@ -64,7 +66,10 @@ impl ClientSettings {
             (false, true) => &[&version::TLS13],
             (false, false) => return Err("no protocol is left".to_owned()),
         };
-        let builder = ClientConfig::builder_with_provider(Arc::new(names::provider(&suites, None)));
+        let builder = ClientConfig::builder_with_provider(Arc::new(names::provider(
+            &suites,
+            options.groups.as_deref(),
+        )));
         let builder = builder.with_protocol_versions(versions).map_err(|error| error.to_string())?;
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer));
         let mut config = match &options.identity {

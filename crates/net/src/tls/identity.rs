@@ -44,6 +44,8 @@ pub enum IdentityError {
     /// They do not belong together. The certificate of the file that the key belongs to, the first being 1, where
     /// there is one.
     Mismatch(Option<usize>),
+    /// The key is of another kind than the certificate's (RSA, ECDSA ...). OpenSSL takes both, and uses neither.
+    OtherKind,
 }
 
 /// What is worth a word to whoever wrote the configuration, though the certificate can be used.
@@ -74,6 +76,9 @@ impl Identity {
         let signer = load_key(&pem::sections(key), passwords).map_err(unreadable)?;
         match chain.iter().position(|der| belong_together(der, &*signer)) {
             Some(0) => Ok(Identity::new(chain, signer)),
+            None if chain.first().is_some_and(|first| kinds_differ(first, &*signer)) => {
+                Err(IdentityError::OtherKind)
+            }
             other => Err(IdentityError::Mismatch(other.map(|at| at + 1))),
         }
     }
@@ -180,6 +185,16 @@ impl Identity {
 fn belong_together(der: &[u8], signer: &dyn SigningKey) -> bool {
     let Some(certificate) = x509::Certificate::parse(der) else { return false };
     signer.public_key().is_none_or(|of_key| key_bits(&of_key) == key_bits(certificate.public_key))
+}
+
+/// Are certificate and key of different kinds?
+fn kinds_differ(der: &[u8], signer: &dyn SigningKey) -> bool {
+    let kind = |public_key: &[u8]| {
+        let mut parts = Der(public_key).inside(tag::SEQUENCE)?;
+        Some(parts.inside(tag::SEQUENCE)?.expect(tag::OID)?.to_vec())
+    };
+    let Some(certificate) = x509::Certificate::parse(der) else { return false };
+    signer.public_key().is_some_and(|of_key| kind(&of_key) != kind(certificate.public_key))
 }
 
 /// A private key out of PEM, not encrypted, as DER: PKCS#8, PKCS#1 or SEC1.
@@ -297,16 +312,16 @@ pub(crate) fn explain(error: KeyError) -> (String, Option<String>) {
     let failed = |code: &str| format!("PEM_read_bio_PrivateKey() failed (SSL: error:{code})");
     match error {
         KeyError::NoKey => (
-            failed("0480006C:PEM routines::no start line:Expecting: ANY PRIVATE KEY"),
+            failed("1E08010C:DECODER routines::unsupported:No supported data to decode. Input type: PEM"),
             Some("the file holds no private key; is it the certificate's file?".to_owned()),
         ),
         KeyError::Malformed => (failed("1E08010C:DECODER routines::unsupported"), None),
         KeyError::NoPassword => (
-            failed("0480006D:PEM routines::bad password read"),
+            failed("0480006D:PEM routines::problems getting password"),
             Some("the key is encrypted: name a file with its password in \"ssl_password_file\"".to_owned()),
         ),
         KeyError::WrongPassword => (
-            failed("1C800064:Provider routines::bad decrypt"),
+            failed("1C800064:Provider routines::bad decrypt error:04800065:PEM routines::bad decrypt"),
             Some("none of the lines of \"ssl_password_file\" is the key's password".to_owned()),
         ),
         KeyError::Cipher(name) => (

@@ -216,7 +216,7 @@ pub fn cipher_name(suite: CipherSuite) -> Option<&'static str> {
 }
 
 /// Curves and other key exchanges by OpenSSL's names; those without a group do not exist here.
-const GROUPS: [(&[&str], NamedGroup); 12] = [
+const GROUPS: [(&[&str], NamedGroup); 19] = [
     (&["X25519", "x25519"], NamedGroup::X25519),
     (&["prime256v1", "P-256", "secp256r1"], NamedGroup::secp256r1),
     (&["secp384r1", "P-384"], NamedGroup::secp384r1),
@@ -228,20 +228,30 @@ const GROUPS: [(&[&str], NamedGroup); 12] = [
     (&["ffdhe2048"], NamedGroup::FFDHE2048),
     (&["ffdhe3072"], NamedGroup::FFDHE3072),
     (&["ffdhe4096"], NamedGroup::FFDHE4096),
+    (&["ffdhe6144"], NamedGroup::FFDHE6144),
+    (&["ffdhe8192"], NamedGroup::FFDHE8192),
     (&["SecP384r1MLKEM1024"], NamedGroup::Unknown(0x11ed)),
+    (&["secp224r1", "P-224"], NamedGroup::Unknown(21)),
+    (&["secp256k1"], NamedGroup::Unknown(22)),
+    (&["brainpoolP256r1"], NamedGroup::Unknown(26)),
+    (&["brainpoolP384r1"], NamedGroup::Unknown(27)),
+    (&["brainpoolP512r1"], NamedGroup::Unknown(28)),
 ];
 
-/// Reads `ssl_ecdh_curve`. `None`: OpenSSL would refuse the list, because a name in it means nothing.
-pub fn select_groups(list: &str) -> Option<Selected<NamedGroup>> {
+/// Reads `ssl_ecdh_curve`.
+///
+/// # Errors
+/// A name in it that means nothing, for which OpenSSL would refuse the list.
+pub fn select_groups(list: &str) -> Result<Selected<NamedGroup>, &str> {
     let mut selected = Selected { found: Vec::new(), missing: Vec::new() };
     for name in list.split(':') {
-        let (_, group) = GROUPS.iter().find(|(names, _)| names.contains(&name))?;
+        let (_, group) = GROUPS.iter().find(|(names, _)| names.contains(&name)).ok_or(name)?;
         match aws_lc_rs::ALL_KX_GROUPS.iter().any(|known| known.name() == *group) {
             true => selected.found.push(*group),
             false => selected.missing.push(name.to_owned()),
         }
     }
-    Some(selected)
+    Ok(selected)
 }
 
 /// The library's key exchange for a group.
@@ -342,7 +352,7 @@ mod tests {
 
     #[test]
     fn curves() {
-        assert_eq!(select_groups("X25519:nothing"), None);
+        assert_eq!(select_groups("X25519:nothing"), Err("nothing"));
         let selected = select_groups("secp521r1:prime256v1:X25519MLKEM768").expect("the names are known");
         assert_eq!(selected.found, [NamedGroup::secp256r1, NamedGroup::X25519MLKEM768]);
         assert_eq!(selected.missing, ["secp521r1"]);

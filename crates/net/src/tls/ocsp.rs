@@ -211,6 +211,13 @@ impl Question {
     }
 }
 
+/// Is this the outer form of an answer, whatever it says?
+pub fn is_response(answer: &[u8]) -> bool {
+    let mut whole = Der(answer);
+    let status = whole.inside(tag::SEQUENCE).and_then(|mut outer| outer.expect(ENUMERATED));
+    status.is_some() && whole.is_empty()
+}
+
 /// That a function of OpenSSL's would have failed, and with which error.
 fn failed(function: &str, error: &str) -> String {
     format!("{function}() failed (SSL: error:{error})")

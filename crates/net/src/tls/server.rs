@@ -50,6 +50,8 @@ pub struct ServerOptions {
     pub cache: Option<Arc<SessionCache>>,
     /// Keys for tickets; none: no tickets.
     pub tickets: Option<TicketKeys>,
+    /// How many tickets of TLS 1.3 a handshake gives; none given: two.
+    pub tickets_each: Option<usize>,
     /// How long sessions live, seconds.
     pub session_seconds: u32,
     /// Compress certificates for clients that can undo it (RFC 8879), with zlib.
@@ -115,6 +117,9 @@ impl ServerSettings {
                 config.ticketer = Arc::new(Tickets { keys: keys.clone(), context, lifetime_seconds })
             }
             None => {}
+        }
+        if let Some(count) = options.tickets_each {
+            config.send_tls13_tickets = count;
         }
         if options.cache.is_none() && (options.tickets.is_none() || options.early_data) {
             config.send_tls13_tickets = 0;
