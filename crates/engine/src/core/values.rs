@@ -163,22 +163,34 @@ pub struct DisableSymlinks {
 
 impl Value for DisableSymlinks {
     fn parse(node: &Node, services: &mut dyn Services) -> Result<Self, Problem> {
-        let mut made = DisableSymlinks { mode: Symlinks::Follow, from: None };
+        let (mut mode, mut from) = (None, None);
         for word in &node.args {
             match &word.text[..] {
-                b"off" => made.mode = Symlinks::Follow,
-                b"on" => made.mode = Symlinks::Refuse { from_bytes: 0 },
-                b"if_not_owner" => made.mode = Symlinks::SameOwner { from_bytes: 0 },
+                b"off" => mode = Some(Symlinks::Follow),
+                b"on" => mode = Some(Symlinks::Refuse { from_bytes: 0 }),
+                b"if_not_owner" => mode = Some(Symlinks::SameOwner { from_bytes: 0 }),
                 text => match text.strip_prefix(b"from=") {
-                    Some(from) if !from.is_empty() => {
-                        let template = Template::compile(from.as_bstr(), services.names());
-                        made.from = Some(template.map_err(|e| Problem::new(e.to_string()).on(word))?);
+                    Some(folder) if !folder.is_empty() => {
+                        let template = Template::compile(folder.as_bstr(), services.names());
+                        from = Some(template.map_err(|e| Problem::new(e.to_string()).on(word))?);
                     }
                     _ => return Err(Problem::new(format!("invalid parameter \"{}\"", word.text)).on(word)),
                 },
             }
         }
-        Ok(made)
+        let Some(mode) = mode else {
+            let wanted = "must have \"off\", \"on\" or \"if_not_owner\" parameter";
+            return Err(Problem::new(format!("\"{}\" {wanted}", node.name.text)));
+        };
+        if let (None, [one, other]) = (&from, &node.args[..]) {
+            return Err(
+                Problem::new(format!("duplicate parameters \"{} {}\"", one.text, other.text)).on(other)
+            );
+        }
+        if from.is_some() && mode == Symlinks::Follow {
+            return Err(Problem::new("\"from=\" cannot be used with \"off\" parameter"));
+        }
+        Ok(DisableSymlinks { mode, from })
     }
 }
 
