@@ -66,7 +66,6 @@ fn serve(mut stream: TcpStream, script: &Script, seen: &Seen) -> Option<()> {
                         match end {
                             End::Close => stream.shutdown(Shutdown::Write).ok()?,
                             End::Reset => {
-                                thread::sleep(Duration::from_millis(50));
                                 rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))
                                     .ok()?;
                                 return Some(());
@@ -182,6 +181,8 @@ fn going(last_stream: u32, code: u8) -> Vec<u8> {
     frame(kind::GOAWAY, 0, 0, &[&last_stream.to_be_bytes()[..], &[0, 0, 0, code]].concat())
 }
 
+/// What happened, what the back end sends and how it ends, what the client sees, what is logged. After a reset it depends on
+/// whether something was still to be written which words it is.
 fn check(rows: Vec<(&str, Vec<u8>, End, &str, &str)>) {
     let (script, seen) = (Script::new(Mutex::new((Vec::new(), End::Close))), Seen::default());
     let server = gateway(back_end(script.clone(), seen));
@@ -265,7 +266,7 @@ fn back_ends_that_give_no_answer() {
             Vec::new(),
             End::Reset,
             "502",
-            "recv() failed (104: Connection reset by peer)",
+            "while reading response header from upstream",
         ),
         ("speaks HTTP/1", http1.to_vec(), End::Close, "502", "upstream sent too large http2 frame: 4740180"),
         (
@@ -369,13 +370,7 @@ fn back_ends_that_break_off() {
             closed,
         ),
         ("closes between messages", answered(), End::Close, "200, 1 messages, reset 2", closed),
-        (
-            "is reset",
-            answered(),
-            End::Reset,
-            "200, 1 messages, reset 2",
-            "recv() failed (104: Connection reset by peer) while reading upstream",
-        ),
+        ("is reset", answered(), End::Reset, "200, 1 messages, reset 2", "while reading upstream"),
         (
             "stops",
             answered(),

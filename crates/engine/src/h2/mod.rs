@@ -349,8 +349,8 @@ impl Task<'_> {
         let partial = awaited && !self.given_up;
         let reading = partial || !self.shared.codec.borrow().has_settings();
         if !busy && !reading && self.idle_end == Deadline::NONE {
-            // No request has come yet, and none may come for as long as between two.
-            self.rest();
+            // The first request is awaited for as long as its head would be.
+            self.idle_end = Deadline::after(self.header_timeout);
         }
         let deadline = if has_output {
             self.write_end

@@ -52,6 +52,7 @@ http {
         location = /larger { http2_chunk_size 4; return 200 hello; }
     }
     server { listen %HOST%:8082; http2 on; keepalive_timeout 1s; client_header_timeout 1s; }
+    server { listen %HOST%:8085; http2 on; keepalive_timeout 0; location / { return 200 a; } }
 }
 ";
 
@@ -261,6 +262,20 @@ fn silent_connections_end() {
         wire.rest();
         assert_eq!(wire.errors(), expected, "{what}");
     }
+}
+
+/// Without keep-alive a connection carries one request, whenever it comes.
+#[test]
+fn the_only_request_may_come_late() {
+    let (server, _) = gateway();
+    let mut wire = Wire::open_on(&server, 8085, Transport::Plain);
+    for _ in 0..3 {
+        wire.send(&ping(0));
+        wire.until("PING", |header, _| header.kind == kind::PING);
+    }
+    wire.send(&get(1));
+    wire.rest();
+    assert_eq!((wire.errors().as_str(), &wire.ended()[..]), ("connection NO_ERROR", &[1][..]));
 }
 
 /// `http2_body_preread_size` is the window that is announced, `http2_chunk_size` how a body is cut.
