@@ -365,7 +365,8 @@ impl Task<'_> {
         if partial && !has_output && self.shared.codec.borrow_mut().give_up_frame(&self.input) {
             self.given_up = true;
             self.log(format_args!("client timed out (110: Connection timed out)"));
-            if self.idle_end == Deadline::NONE {
+            if !busy {
+                // Another request may come, as behind one that was answered.
                 self.rest();
             }
             return Poll::Ready(Turn::Changed);

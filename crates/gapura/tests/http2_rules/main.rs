@@ -52,6 +52,7 @@ http {
         location = /larger { http2_chunk_size 4; return 200 hello; }
     }
     server { listen %HOST%:8082; http2 on; keepalive_timeout 1s; client_header_timeout 1s; }
+    server { listen %HOST%:8086; http2 on; client_header_timeout 1s; location / { return 200 a; } }
     server { listen %HOST%:8085; http2 on; keepalive_timeout 0; location / { return 200 a; } }
 }
 ";
@@ -317,4 +318,18 @@ fn young_connections_outlive_a_stop() {
     assert_eq!((young.errors().as_str(), &young.ended()[..]), ("fine", &[1, 3][..]));
     young.rest();
     assert_eq!(young.errors(), "connection NO_ERROR", "and then it ends, too");
+}
+
+/// A head whose rest does not come costs its stream; the connection goes on to the next request.
+#[test]
+fn half_a_head_costs_a_stream() {
+    let (server, _) = gateway();
+    let mut wire = Wire::open_on(&server, 8086, Transport::Plain);
+    let (begun, rest) = (&get(1)[..20], &get(1)[20..]);
+    wire.send(begun);
+    wire.until("RST_STREAM", |header, _| header.kind == kind::RST_STREAM);
+    wire.send(rest);
+    wire.send_each(&get(3));
+    assert_eq!(wire.verdict("stream 1 PROTOCOL_ERROR"), "stream 1 PROTOCOL_ERROR");
+    assert_eq!(wire.ended(), [3]);
 }
