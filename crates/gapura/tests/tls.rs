@@ -375,7 +375,7 @@ fn what_is_wrong_with_files() {
         path.display()
     );
     assert!(said.contains(&expected), "{said}");
-    let said = test(&[("ssl_certificate_key rsa.key", "ssl_certificate_key stranger.key")]);
+    let said = test(&[("ssl_certificate_key rsa.key", "ssl_certificate_key authority.key")]);
     assert!(
         said.contains("failed (SSL: error:05800074:x509 certificate routines::key values mismatch)"),
         "{said}"
@@ -501,7 +501,7 @@ fn what_is_often_wrong_with_certificates_is_told_with_what_to_do() {
         (
             "full.crt",
             "logs",
-            "[emerg] cannot load certificate key \"%/logs\": BIO_new_file() failed",
+            "[emerg] cannot load certificate key \"%/logs\": PEM_read_bio_PrivateKey() failed",
             "\"%/logs\" is a folder; the key is a file in it",
         ),
     ];
