@@ -150,7 +150,10 @@ pub fn serve(
                 }
             }
             let h1 = Box::new(H1::new(stream, ahead.take().map(|ahead| *ahead), &thread.spare));
-            match Box::pin(busy(&thread, &facts, h1, keep)).await {
+            let counted = thread.burst.join();
+            let rested = Box::pin(busy(&thread, &facts, h1, keep)).await;
+            counted.rest();
+            match rested {
                 Some(resting) => (stream, keep) = resting,
                 None => return,
             }

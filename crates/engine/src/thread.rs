@@ -1,5 +1,6 @@
 //! What belongs to one worker thread: the configuration in force, counters, pools of upstream connections.
 
+mod burst;
 mod idle;
 
 use crate::core::values::ServerTokens;
@@ -9,6 +10,7 @@ use crate::upstream::Upstream;
 use crate::upstream::keepalive::Pools;
 use bstr::BString;
 use conf::Level;
+use burst::Burst;
 use idle::{Dismissal, Line};
 use net::file::cache::FileCache;
 use net::resolver::{Resolver, ResolverSettings};
@@ -104,6 +106,8 @@ pub struct Thread {
     stop: Notify,
     /// Idle connections, which may be told to end.
     idle: Line,
+    /// Connections that are not idle.
+    pub burst: Rc<Burst>,
     /// When idle connections were last dismissed for want of room, monotonic milliseconds.
     room_made_ms: Cell<u64>,
     /// A connection has ended.
@@ -164,6 +168,7 @@ impl Thread {
             stopping: Cell::new(false),
             stop: Notify::new(),
             idle: Line::default(),
+            burst: Rc::default(),
             room_made_ms: Cell::new(0),
             changed: Notify::new(),
             open_files: RefCell::default(),

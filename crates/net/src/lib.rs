@@ -8,6 +8,7 @@ pub mod errno;
 pub mod file;
 pub mod listen;
 pub mod log;
+pub mod memory;
 pub mod process;
 pub mod random;
 pub mod resolver;
