@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// Fewer busy connections leave nothing behind that is worth looking for.
-const BURST_MIN: usize = 256;
+const BURST_MIN: usize = 64;
 /// Of so many at the height of a burst one at most may be busy still when it counts as over.
 const DECLINE: usize = 4;
 /// For how long it must be over, so that one wave after another finds the memory of the last.
