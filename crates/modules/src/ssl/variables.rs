@@ -41,7 +41,13 @@ fn hexadecimal(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// A signature or cipher that has no name is shown by number.
 fn cipher(suite: net::tls::CipherSuite) -> String {
-    names::cipher_name(suite).map_or_else(|| format!("0x{:04x}", u16::from(suite)), str::to_owned)
+    match (u16::from(suite), names::cipher_name(suite)) {
+        // Two that clients offer to say something else (RFC 5746, RFC 7507).
+        (0x00ff, _) => "TLS_EMPTY_RENEGOTIATION_INFO_SCSV".to_owned(),
+        (0x5600, _) => "TLS_FALLBACK_SCSV".to_owned(),
+        (_, Some(name)) => name.to_owned(),
+        (number, None) => format!("0x{number:04x}"),
+    }
 }
 
 fn signature(scheme: Option<net::tls::SignatureScheme>, out: &mut Vec<u8>) {
