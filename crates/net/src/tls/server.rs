@@ -185,7 +185,8 @@ fn choose(all: &[Identity], hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>
         let algorithm = algorithm_of(scheme)?;
         // A cipher of TLS 1.2 says what kind of key it goes with.
         let fits = newer || hello.cipher_suites().iter().any(|suite| names::goes_with(*suite, algorithm));
-        let mut identities = all.iter().filter(|_| fits);
+        // Of several with keys of one kind the last counts: in OpenSSL it takes the place of those before.
+        let mut identities = all.iter().rev().filter(|_| fits);
         identities.find(|identity| {
             identity.algorithm() == algorithm && identity.key().choose_scheme(&[scheme]).is_some()
         })
