@@ -29,7 +29,7 @@ use std::time::Duration;
 const HEAD_READ_BYTES: usize = 2048;
 /// How long a connection keeps its buffers while nothing comes. Longer costs memory, shorter costs those who come back
 /// soon an allocation or two.
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
+const BUSY_PAUSE: Duration = Duration::from_millis(8);
 /// How much of an unread request body is dropped to keep a connection, bytes.
 const DISCARD_BYTES_MAX: u64 = 1 << 30;
 

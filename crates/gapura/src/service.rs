@@ -218,7 +218,10 @@ impl Service {
     /// Drops something large while this thread serves on.
     pub fn drop_aside(&self, large: impl Send + 'static) {
         // Nobody needs to know when.
-        drop(self.aside(move || drop(large)));
+        drop(self.aside(move || {
+            drop(large);
+            net::memory::give_back();
+        }));
     }
 
     /// Does work beside serving, on any processor.
