@@ -104,6 +104,15 @@ impl Driver {
         }
     }
 
+    /// The fields that came behind the request's body, which was read to its end. Those of HTTP/1 are skipped, as in
+    /// nginx.
+    pub fn request_trailers(&self) -> Fields {
+        match self {
+            Driver::H2(h2) => h2.request_trailers(),
+            Driver::H1(_) | Driver::Memory(_) => Fields::default(),
+        }
+    }
+
     /// Does the client wait for a `100 Continue` that it has not been sent?
     pub fn continue_is_owed(&self) -> bool {
         matches!(self, Driver::H1(h1) if h1.continue_is_owed() && h1.pending().is_empty())

@@ -80,7 +80,11 @@ fn serve(mut stream: TcpStream, script: &Script, seen: &Seen) -> Option<()> {
                         body.clear();
                     }
                 }
-                Event::Trailers { .. } => lines.push("trailers".into()),
+                Event::Trailers { stream: id } => {
+                    let trailers = codec.request_trailers(id);
+                    let (name, value) = trailers.and_then(|list| list.iter().next()).unwrap_or_default();
+                    lines.push(format!("{}: {}", name.escape_ascii(), value.escape_ascii()));
+                }
                 _ => {}
             }
         }
@@ -97,7 +101,8 @@ fn gateway(back_end: SocketAddr) -> Server {
          http {{ access_log access.log; client_body_temp_path body; grpc_read_timeout 1s; grpc_send_timeout 1s;\n\
          server {{ listen %HOST%:8080; http2 on; location = / {{ return 200 a; }}\n\
          location /call {{ grpc_pass {back_end}; }}\n\
-         location /stored {{ client_body_buffer_size 1k; proxy_http_version 2; proxy_pass http://{back_end}; }}\n}} }}\n"
+         location /stored {{ client_body_buffer_size 1k; proxy_http_version 2; proxy_pass http://{back_end};\n\
+         location /stored/on {{ proxy_http_version 2; proxy_pass_trailers on; proxy_pass http://{back_end}; }} }}\n}} }}\n"
     );
     let server = Server::started("nginx", &conf);
     assert_eq!(server.body(8080), "a");
@@ -462,19 +467,21 @@ fn back_ends_that_take_nothing() {
     before.is_after(&server);
 }
 
-/// Trailers of requests are read and forgotten, as in nginx, whether the body is kept or passed on as it comes.
+/// Trailers of requests go on to gRPC servers, and over HTTP/2 where `proxy_pass_trailers` says so, whether the body is
+/// kept or passed on as it comes. (nginx forgets them.)
 #[test]
-fn trailers_of_requests_do_not_go_on() {
+fn trailers_of_requests_go_on() {
     let (script, seen) =
         (Script::new(Mutex::new(([answered(), last()].concat(), End::Close))), Seen::default());
     let server = gateway(back_end(script, seen.clone()));
     let trailers: Fields = [(&b"x-sum"[..], &b"1"[..])].into_iter().collect();
-    for path in ["/call", "/stored"] {
+    for (path, wanted) in [("/call", true), ("/stored", false), ("/stored/on", true)] {
         let found = call(&server, path, MESSAGE, &trailers);
         assert!(found.starts_with("200, 1 messages"), "{path}: {found}\n{}", server.log());
-        let wanted = [format!("POST {path} HTTP/2.0"), "10 bytes".into()];
+        let mut lines = vec![format!("POST {path} HTTP/2.0"), "10 bytes".into()];
+        lines.extend(wanted.then(|| "x-sum: 1".to_owned()));
         support::wait_for(&format!("{path}: {:?}", seen.lock().unwrap()), PATIENCE, || {
-            (seen.lock().unwrap()[..] == wanted).then_some(())
+            (*seen.lock().unwrap() == lines).then_some(())
         });
         seen.lock().unwrap().clear();
     }

@@ -486,11 +486,7 @@ impl Task<'_> {
     fn event(&mut self, event: Event, snapshot: &mut Arc<Snapshot>) {
         match event {
             Event::Nothing | Event::GoAway { .. } => {}
-            Event::Data { stream } => self.shared.wake(stream),
-            Event::Trailers { stream } => {
-                self.heads.trailers.clear();
-                self.shared.wake(stream);
-            }
+            Event::Data { stream } | Event::Trailers { stream } => self.shared.wake(stream),
             Event::Window { stream: 0 } => self.shared.wake_all(),
             Event::Window { stream } => self.shared.wake(stream),
             Event::Refused { message } => self.log(format_args!("{message}")),

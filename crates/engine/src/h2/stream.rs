@@ -83,6 +83,11 @@ impl H2 {
         }
     }
 
+    /// The fields behind the request's body, once it was read to its end.
+    pub fn request_trailers(&self) -> Fields {
+        self.shared.codec.borrow().request_trailers(self.stream).cloned().unwrap_or_default()
+    }
+
     /// As [`crate::driver::Driver::read_body`].
     pub async fn read_body(&mut self, out: &mut Vec<u8>, deadline: Deadline) -> Result<usize, BodyError> {
         poll_fn(|cx| match self.poll_read_body(cx, out) {

@@ -263,7 +263,7 @@ impl Upload {
             client_deadline: client_pause(request),
         };
         if framing == BodyFraming::None {
-            upload.end(session);
+            upload.end(session, &Fields::new());
         }
         Ok(upload)
     }
@@ -278,10 +278,22 @@ impl Upload {
         self.ended = true;
     }
 
-    fn end(&mut self, session: &mut Session) {
+    /// What of the fields behind the client's body goes on (`proxy_pass_trailers`; gRPC's always do): not those that say
+    /// where a message ends or belongs (RFC 9110 section 6.5.1), and none behind another body.
+    fn passed_trailers(&self, driver: &Driver, call: &Call) -> Fields {
+        const FOR_HEADS: [&[u8]; 4] = [b"content-length", b"host", b"te", b"trailer"];
+        let is_replaced = matches!(&self.rest, Rest::Stored { replaced: Some(_), .. });
+        if is_replaced || !call.settings.pass_trailers.0 {
+            return Fields::new();
+        }
+        let trailers = driver.request_trailers();
+        trailers.iter().filter(|(name, _)| !FOR_HEADS.contains(name)).collect()
+    }
+
+    fn end(&mut self, session: &mut Session, trailers: &Fields) {
         self.ended = true;
         self.starved = false;
-        session.codec.finish(self.stream, &Fields::new());
+        session.codec.finish(self.stream, trailers);
     }
 
     /// Sends on; ready when the whole body has left.
@@ -295,7 +307,7 @@ impl Upload {
     ) -> Poll<Result<(), SendFault>> {
         loop {
             let before = session.sent_bytes;
-            let filled = self.poll_fill(cx, request, driver, session).map_err(SendFault::Client)?;
+            let filled = self.poll_fill(cx, request, driver, call, session).map_err(SendFault::Client)?;
             let written = session.poll_write(cx, stream).map_err(SendFault::Upstream)?;
             if session.sent_bytes != before || self.starved {
                 self.deadline = send_pause(call);
@@ -314,6 +326,7 @@ impl Upload {
         cx: &mut Context<'_>,
         request: &mut Request<'_>,
         driver: &mut Driver,
+        call: &Call,
         session: &mut Session,
     ) -> Poll<Result<(), BodyError>> {
         self.starved = false;
@@ -330,7 +343,7 @@ impl Upload {
                     self.starved = false;
                     let empty = matches!(&self.rest, Rest::Client { piece, .. } if piece.is_empty());
                     if empty && request.body.read {
-                        self.end(session);
+                        self.end(session, &self.passed_trailers(driver, call));
                     }
                     continue;
                 }
@@ -355,13 +368,13 @@ impl Upload {
                             *offset += length as u64;
                         }
                     } else {
-                        self.end(session);
+                        self.end(session, &self.passed_trailers(driver, call));
                         continue;
                     }
                 }
             }
             if self.is_at_end(request) {
-                self.end(session);
+                self.end(session, &self.passed_trailers(driver, call));
             } else if room == 0 {
                 // Either the output is full, or the upstream's window is closed.
                 return if session.codec.output.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) };

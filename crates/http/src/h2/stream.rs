@@ -8,6 +8,7 @@
 //! ```
 
 use super::frame::ErrorCode;
+use crate::Fields;
 
 /// Who ended a stream, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub(super) struct Stream {
     pub announced: Option<u64>,
     pub received: u64,
     pub malformed: Option<Malformed>,
+    /// The fields behind a request's body, where there are any.
+    pub trailers: Option<Box<Fields>>,
     /// The head of the message, not an interim one, has come.
     pub has_head: bool,
     /// The answer to HEAD has no body, whatever its `content-length` says.
@@ -72,6 +75,7 @@ impl Stream {
             inbox: Vec::new(),
             read_bytes: 0,
             remote_ended: false,
+            trailers: None,
             local_ended: false,
             closed: None,
             announced: None,

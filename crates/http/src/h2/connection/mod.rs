@@ -49,7 +49,7 @@ pub enum Event {
         /// Its stream.
         stream: u32,
     },
-    /// The fields behind a body ([`Heads::trailers`]).
+    /// The fields behind a body: an answer's in [`Heads::trailers`], a request's in [`Connection::request_trailers`].
     Trailers {
         /// Its stream.
         stream: u32,
@@ -423,6 +423,11 @@ impl Connection {
     /// What is wrong with what came on a stream.
     pub fn malformed(&self, id: u32) -> Option<Malformed> {
         self.streams.get(self.place(id)?)?.malformed
+    }
+
+    /// The fields that came behind a request's body, if all of it has come and there were any.
+    pub fn request_trailers(&self, id: u32) -> Option<&Fields> {
+        self.streams.get(self.place(id)?)?.trailers.as_deref()
     }
 
     /// Is the stream over for the peer, before its answer?

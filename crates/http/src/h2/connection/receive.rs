@@ -282,9 +282,13 @@ impl Connection {
             return self.stream_error(block.stream, ErrorCode::PROTOCOL_ERROR, message);
         }
         let mut malformed = None;
+        let of_request = self.role == Role::Server && !heads.trailers.is_empty();
         if let Some(stream) = self.stream(block.stream) {
             stream.receive(b"", true);
             malformed = stream.malformed;
+            if of_request {
+                stream.trailers = Some(Box::new(std::mem::take(&mut heads.trailers)));
+            }
         }
         match malformed {
             Some(malformed) if self.role == Role::Client => fail_response(malformed),
