@@ -1,6 +1,6 @@
 //! A client that sends frames as they are and writes down what comes back.
 
-use crate::frames::{frame, settings, settings_ack};
+use crate::frames::{error_name, frame, settings, settings_ack};
 use crate::support::server::{PATIENCE, Server};
 use http::h2::PREFACE;
 use http::h2::frame::{FrameHeader, flag, kind};
@@ -220,7 +220,7 @@ impl Wire {
     pub fn errors(&self) -> String {
         let mut found = Vec::new();
         for (header, payload) in &self.frames {
-            let code = |at: usize| name(u32::from_be_bytes(payload[at..at + 4].try_into().unwrap()));
+            let code = |at: usize| error_name(u32::from_be_bytes(payload[at..at + 4].try_into().unwrap()));
             match header.kind {
                 kind::GOAWAY => found.push(format!("connection {}", code(4))),
                 kind::RST_STREAM => found.push(format!("stream {} {}", header.stream, code(0))),
@@ -246,25 +246,4 @@ impl Wire {
         ended.sort_unstable();
         ended
     }
-}
-
-/// The names of section 7.
-fn name(code: u32) -> &'static str {
-    const NAMES: [&str; 14] = [
-        "NO_ERROR",
-        "PROTOCOL_ERROR",
-        "INTERNAL_ERROR",
-        "FLOW_CONTROL_ERROR",
-        "SETTINGS_TIMEOUT",
-        "STREAM_CLOSED",
-        "FRAME_SIZE_ERROR",
-        "REFUSED_STREAM",
-        "CANCEL",
-        "COMPRESSION_ERROR",
-        "CONNECT_ERROR",
-        "ENHANCE_YOUR_CALM",
-        "INADEQUATE_SECURITY",
-        "HTTP_1_1_REQUIRED",
-    ];
-    NAMES[code as usize]
 }

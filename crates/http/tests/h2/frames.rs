@@ -1,5 +1,6 @@
 //! Frames as a test writes them.
 
+use http::h2::ErrorCode;
 use http::h2::frame::{FrameHeader, flag, kind};
 
 pub const END_STREAM: u8 = flag::END_STREAM;
@@ -102,4 +103,26 @@ pub fn priority(stream: u32, dependency: u32) -> Vec<u8> {
 
 pub fn goaway(stream: u32) -> Vec<u8> {
     frame(kind::GOAWAY, 0, stream, &[0; 8])
+}
+
+/// The name of an error code (RFC 9113, section 7).
+pub fn error_name(code: u32) -> &'static str {
+    const NAMES: [&str; 14] = [
+        "NO_ERROR",
+        "PROTOCOL_ERROR",
+        "INTERNAL_ERROR",
+        "FLOW_CONTROL_ERROR",
+        "SETTINGS_TIMEOUT",
+        "STREAM_CLOSED",
+        "FRAME_SIZE_ERROR",
+        "REFUSED_STREAM",
+        "CANCEL",
+        "COMPRESSION_ERROR",
+        "CONNECT_ERROR",
+        "ENHANCE_YOUR_CALM",
+        "INADEQUATE_SECURITY",
+        "HTTP_1_1_REQUIRED",
+    ];
+    assert_eq!(ErrorCode(13), ErrorCode::HTTP_1_1_REQUIRED);
+    NAMES[code as usize]
 }

@@ -1,8 +1,9 @@
 //! A server of the shortest kind around the codec: it answers 200 to every request once it has its body, 400 to
 //! refused and malformed ones.
 
+use crate::frames::error_name;
 use http::h2::frame::{FrameHeader, flag, kind};
-use http::h2::{BodyState, Connection, ConnectionError, ErrorCode, Event, Heads, Limits, PREFACE};
+use http::h2::{BodyState, Connection, ConnectionError, Event, Heads, Limits, PREFACE};
 use http::{Fields, HeadOptions};
 
 pub struct Server {
@@ -127,7 +128,7 @@ impl Server {
     pub fn verdict(&self) -> String {
         let mut found = Vec::new();
         for (header, payload) in written(&self.written) {
-            let code = |at: usize| name(u32::from_be_bytes(payload[at..at + 4].try_into().unwrap()));
+            let code = |at: usize| error_name(u32::from_be_bytes(payload[at..at + 4].try_into().unwrap()));
             match header.kind {
                 kind::GOAWAY => found.push(format!("connection {}", code(4))),
                 kind::RST_STREAM => found.push(format!("stream {} {}", header.stream, code(0))),
@@ -174,25 +175,4 @@ pub fn summary(bytes: &[u8]) -> Vec<String> {
         format!("{} {}{more}{end}", NAMES[header.kind as usize], header.stream)
     };
     written(bytes).into_iter().map(line).collect()
-}
-
-fn name(code: u32) -> &'static str {
-    const NAMES: [&str; 14] = [
-        "NO_ERROR",
-        "PROTOCOL_ERROR",
-        "INTERNAL_ERROR",
-        "FLOW_CONTROL_ERROR",
-        "SETTINGS_TIMEOUT",
-        "STREAM_CLOSED",
-        "FRAME_SIZE_ERROR",
-        "REFUSED_STREAM",
-        "CANCEL",
-        "COMPRESSION_ERROR",
-        "CONNECT_ERROR",
-        "ENHANCE_YOUR_CALM",
-        "INADEQUATE_SECURITY",
-        "HTTP_1_1_REQUIRED",
-    ];
-    assert_eq!(ErrorCode(13), ErrorCode::HTTP_1_1_REQUIRED);
-    NAMES[code as usize]
 }
