@@ -10,10 +10,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
-use support::gateway::is_gapura;
+use std::time::{Duration, Instant};
+use support::gateway::{is_gapura, send};
 use support::origin::{End, Origin};
 use support::raw::{Before, ask, body, get, open_files, status};
 use support::server::{PATIENCE, Server};
@@ -194,6 +194,22 @@ fn full_disks() {
     hosts::isolated("full_disks", Duration::from_secs(60), on_full_disks);
 }
 
+#[test]
+fn full_disk_under_all_logs() {
+    hosts::isolated("full_disk_under_all_logs", Duration::from_secs(60), on_a_full_disk_for_logs);
+}
+
+/// Mounts a disk of some kilobytes where this is run in a namespace of its own.
+fn small_disk(folder: &Path, size: &str) -> PathBuf {
+    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+    let disk = folder.join("disk");
+    fs::create_dir(&disk).unwrap();
+    let options = format!("size={size},mode=0777");
+    let mount = ["-t", "tmpfs", "-o", &options, "none"];
+    assert!(Command::new("mount").args(mount).arg(&disk).status().unwrap().success());
+    disk
+}
+
 /// A connection that takes little while nobody reads from it.
 fn tight(address: SocketAddr) -> TcpStream {
     let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None).unwrap();
@@ -205,11 +221,7 @@ fn tight(address: SocketAddr) -> TcpStream {
 }
 
 fn on_full_disks(folder: &Path) {
-    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
-    let disk = folder.join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mount = ["-t", "tmpfs", "-o", "size=128k,mode=0777", "none"];
-    assert!(Command::new("mount").args(mount).arg(&disk).status().unwrap().success());
+    let disk = small_disk(folder, "128k");
     let origin = Origin::start();
     let disk_path = disk.display();
     let conf = format!(
@@ -286,4 +298,83 @@ fn on_full_disks(folder: &Path) {
         assert_eq!(fs::read_dir(disk.join(kind)).unwrap().count(), 0, "files left in {kind}");
     }
     assert!(!server.log().contains("panicked"));
+}
+
+/// The main error log, from the first line of the start on, and all kinds of access logs, with nowhere else to tell
+/// anything: what is served does not depend on them.
+fn on_a_full_disk_for_logs(folder: &Path) {
+    let disk = small_disk(folder, "256k");
+    let disk_path = disk.display();
+    let conf = format!(
+        "error_log error.log info; pid nginx.pid; worker_processes 1; events {{}}\n\
+         http {{ access_log {disk_path}/plain.log; access_log {disk_path}/$server_port.log;\n\
+         access_log {disk_path}/buffered.log combined buffer=4k flush=100ms;\n\
+         access_log {disk_path}/compressed.log combined gzip flush=100ms;\n\
+         server {{ listen %HOST%:8080; root html; location = / {{ return 200 a; }}\n\
+         location /refused/ {{ proxy_pass http://127.0.0.1:1; }} }} }}\n"
+    );
+    let server = Server::new("nginx", &conf);
+    symlink(disk.join("error.log"), server.path("error.log")).unwrap();
+    fs::create_dir(server.path("html")).unwrap();
+    server.start();
+    let logs = ["error", "plain", "8080", "buffered", "compressed"];
+    let text = |name: &str| text_of(&disk.join(format!("{name}.log")));
+    let bytes = |name: &str| fs::metadata(disk.join(format!("{name}.log"))).map_or(0, |found| found.len());
+    let ask_for = |word: &str| {
+        for (uri, expected) in [("/", 200), ("/missing", 404), ("/refused/", 502)] {
+            assert_eq!(status(&get(&server, &format!("{uri}?{word}"))), expected, "{uri}");
+        }
+    };
+    let all_written = |word: &str| {
+        let before = bytes("compressed");
+        let written = || {
+            ask_for(word);
+            let plain = logs[..4].iter().all(|name| text(name).contains(word));
+            (plain && bytes("compressed") > before).then_some(())
+        };
+        wait_for(&format!("{word} in all logs"), PATIENCE, written);
+    };
+    all_written("before");
+    let (worker, files) = (server.worker(), open_files(server.worker()));
+
+    let fill = disk.join("fill");
+    let _ = fs::write(&fill, "a".repeat(1_000_000));
+    assert_eq!(rustix::fs::statvfs(&disk).unwrap().f_bavail, 0);
+    // Longer than what is left of the last pages; and long enough for logs to be tried again in another second.
+    let word = format!("full-{}", "a".repeat(3_000));
+    let (mut rounds, start) = (0, Instant::now());
+    while rounds < 10 || start.elapsed() < Duration::from_secs(2) {
+        ask_for(&word);
+        rounds += 1;
+    }
+    let sizes = logs.map(bytes);
+    ask_for(&word);
+    // All that has to do with logs: a reload, a rotation, a new worker.
+    server.says(&["-t"], 0);
+    server.says(&["-s", "reload"], 0);
+    ask_for(&word);
+    if is_gapura() {
+        assert_eq!(server.worker(), worker);
+    }
+    server.says(&["-s", "reopen"], 0);
+    ask_for(&word);
+    assert_eq!(logs.map(bytes), sizes, "nothing has room");
+
+    fs::remove_file(&fill).unwrap();
+    all_written("after");
+    assert!(!text("error").contains("panicked"), "{}", text("error"));
+    if is_gapura() {
+        assert_eq!(server.worker(), worker);
+        wait_for("all is closed", PATIENCE, || (open_files(worker) <= files + 4).then_some(()));
+    }
+    // A worker that ends while there is no room is replaced all the same.
+    let _ = fs::write(&fill, "a".repeat(1_000_000));
+    ask_for(&word);
+    let worker = server.worker();
+    send(worker, Signal::KILL).unwrap();
+    wait_for("another worker", PATIENCE, || (server.worker() != worker).then_some(()));
+    server.wait_for_body(8080, "a");
+    ask_for(&word);
+    fs::remove_file(&fill).unwrap();
+    all_written("at-last");
 }
