@@ -16,6 +16,7 @@ use http::proxy_protocol::Header as ProxyProtocol;
 use http::{HeadOptions, Parse, Refusal, RequestHead, Status};
 use net::accept::Ends;
 use net::address::Address;
+use net::errno::{Errno, ErrnoMessage};
 use net::stream::{Stream, StreamError};
 use net::timer::Deadline;
 use std::cell::Cell;
@@ -139,7 +140,7 @@ pub fn serve(
             if ahead.is_none() {
                 match wait(&thread, &keep, |cx, end| stream.poll_stirred(cx, end)).await {
                     Some(Ok(())) => {}
-                    Some(Err(error)) => return explain_silence(&thread, &facts, &Err(error)),
+                    Some(Err(error)) => return explain_silence(&thread, &facts, &stream, &Err(error)),
                     None => return,
                 }
             }
@@ -260,7 +261,7 @@ async fn first_bytes(thread: &Thread, facts: &Facts, h1: &mut H1, keep: &Keep, p
         Some(Ok(1..)) => Came::Bytes,
         Some(Err(StreamError::TimedOut)) if !keep.end.has_passed() => Came::Nothing,
         Some(end) => {
-            explain_silence(thread, facts, &end);
+            explain_silence(thread, facts, &h1.stream, &end);
             Came::End
         }
         None => Came::End,
@@ -366,36 +367,36 @@ enum Head {
 }
 
 /// Why a head never became whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Unfinished {
     /// It did not come in time.
     TimedOut,
     /// The client closed the connection.
     Closed,
-    /// The connection broke.
-    Broken(net::errno::Errno),
+    /// The connection broke, as nginx says it.
+    Broken(String),
 }
 
 /// Writes down why no request came.
-fn explain_silence(thread: &Thread, facts: &Facts, end: &Result<usize, StreamError>) {
+fn explain_silence(thread: &Thread, facts: &Facts, stream: &Stream, end: &Result<usize, StreamError>) {
     let (peer, listen) = (facts.peer.host(), &facts.listen);
     let snapshot = thread.snapshot();
     let log =
         |message: std::fmt::Arguments<'_>| thread.log(&snapshot, Level::Info, Some(facts.number), message);
     let first = facts.requests.get() == 0;
+    let action = if first { "waiting for request" } else { "keepalive" };
+    let told = |what: &str| log(format_args!("{what} while {action}, client: {peer}, server: {listen}"));
     match end {
-        Err(StreamError::TimedOut) if first => {
-            log(format_args!(
-                "client timed out (110: Connection timed out) while waiting for request, client: {peer}, server: {listen}"
-            ));
-        }
-        Ok(_) if first => {
-            log(format_args!(
-                "client closed connection while waiting for request, client: {peer}, server: {listen}"
-            ));
-        }
+        Err(StreamError::TimedOut) if first => told("client timed out (110: Connection timed out)"),
+        Err(StreamError::TimedOut) => {}
+        Ok(_) if first => told("client closed connection"),
         Ok(_) => log(format_args!("client {peer} closed keepalive connection")),
-        Err(_) => {}
+        Err(StreamError::Os(errno @ Errno::CONNRESET)) if !first => {
+            log(format_args!("client {peer} closed keepalive connection ({})", ErrnoMessage(*errno)));
+        }
+        Err(StreamError::Os(errno)) => {
+            told(stream.read_failure(*errno).as_deref().unwrap_or("client closed connection"));
+        }
     }
 }
 
@@ -412,9 +413,8 @@ fn unfinished(request: &mut Request<'_>, why: Unfinished) {
             request.log_error(Level::Info, format_args!("client prematurely closed connection"));
             Status::BAD_REQUEST
         }
-        Unfinished::Broken(errno) => {
-            request
-                .log_error(Level::Info, format_args!("recv() failed ({})", net::errno::ErrnoMessage(errno)));
+        Unfinished::Broken(failure) => {
+            request.log_error(Level::Info, format_args!("{failure}"));
             Status::BAD_REQUEST
         }
     };
@@ -461,7 +461,10 @@ async fn read_head(
             Ok(0) => return Head::Unfinished(Unfinished::Closed),
             Ok(_) => {}
             Err(StreamError::TimedOut) => return Head::Unfinished(Unfinished::TimedOut),
-            Err(error) => return Head::Unfinished(Unfinished::Broken(error.errno())),
+            Err(error) => {
+                let failure = h1.stream.read_failure(error.errno());
+                return Head::Unfinished(failure.map_or(Unfinished::Closed, Unfinished::Broken));
+            }
         }
     }
 }

@@ -391,6 +391,16 @@ impl Stream {
         self.or_timed_out(cx, deadline, read)
     }
 
+    /// Why a read failed, as nginx says it. `None`: over TLS a connection that broke counts as one that ended.
+    pub fn read_failure(&self, errno: Errno) -> Option<String> {
+        match &self.layer {
+            Layer::Plain => Some(format!("recv() failed ({})", ErrnoMessage(errno))),
+            Layer::Tls(session) => {
+                session.failure().map(|words| format!("SSL_read() failed (SSL: error:{words})"))
+            }
+        }
+    }
+
     /// Our end's address, as the system knows it.
     pub fn local_address(&self) -> Address {
         rustix::net::getsockname(&self.socket.fd).map_or(Address::unix(b""), Address::from_any)

@@ -264,9 +264,11 @@ impl Task<'_> {
         match end {
             End::Closed if busy => self.log(format_args!("client prematurely closed connection")),
             End::TimedOut => self.log(format_args!("client timed out (110: Connection timed out)")),
-            End::Broken(errno) if busy => {
-                self.log(format_args!("recv() failed ({})", net::errno::ErrnoMessage(*errno)));
-            }
+            End::Broken(errno) => match self.stream.read_failure(*errno) {
+                Some(failure) => self.log(format_args!("{failure}")),
+                None if busy => self.log(format_args!("client prematurely closed connection")),
+                None => {}
+            },
             _ => {}
         }
         shared.wake_all();

@@ -17,6 +17,8 @@ use template::Template;
 
 /// The number of "is a directory" (`EISDIR`).
 const IS_A_DIRECTORY: i32 = 21;
+/// What HTTP/1 is called in the choice of a protocol (ALPN), as nginx has it.
+const HTTP1_PROTOCOLS: &[&[u8]] = &[b"http/1.1", b"http/1.0", b"http/0.9"];
 /// What one session of `ssl_session_cache builtin` is reckoned at, bytes.
 const SESSION_BYTES: usize = 256;
 /// The variables that stand for a certificate from an issuer (`acme_certificate`) and for its key.
@@ -130,10 +132,11 @@ impl Maker<'_> {
             return Ok(tls);
         }
         options.record_bytes_max = conf.buffer_size.0;
-        options.alpn = vec![b"http/1.1".to_vec()];
+        options.alpn = HTTP1_PROTOCOLS.iter().map(|name| name.to_vec()).collect();
         match ServerSettings::new(&options) {
             Ok(settings) => {
-                tls.settings_http2 = Some(settings.with_protocols(&[b"h2", b"http/1.1"]));
+                tls.settings_http2 =
+                    Some(settings.with_protocols(&[&[&b"h2"[..]], HTTP1_PROTOCOLS].concat()));
                 tls.settings = Some(settings);
             }
             Err(why) => return self.refuse(format!("SSL_CTX_new() failed (SSL: {why})"), None),

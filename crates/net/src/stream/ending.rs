@@ -22,6 +22,8 @@ impl Stream {
         if self.shutdown_write().is_err() {
             return;
         }
+        // What comes now is not even decrypted: TLS has nothing more to say about it.
+        self.layer = Layer::Plain;
         let end = Deadline::after(time);
         // Not part of the future, which every connection would carry about for this rare moment.
         let mut waste = vec![0; 4096];

@@ -9,8 +9,8 @@ use crate::stream::{Layer, Stream, StreamError};
 use crate::timer::Deadline;
 use rustls::server::{Accepted, Acceptor, ClientHello};
 use rustls::{
-    AlertDescription, CipherSuite, Connection, Error, HandshakeKind, NamedGroup, ProtocolVersion,
-    SignatureScheme,
+    AlertDescription, CipherSuite, Connection, Error, HandshakeKind, InvalidMessage, NamedGroup,
+    PeerIncompatible, PeerMisbehaved, ProtocolVersion, SignatureScheme,
 };
 use std::cell::Cell;
 use std::fmt;
@@ -21,6 +21,11 @@ use std::task::{Context, Poll, ready};
 
 /// The most of a hello that is read at once, bytes; those with post-quantum keys fit.
 const HELLO_READ_BYTES: usize = 4096;
+
+/// Among the ciphers: the client would have liked a later version (RFC 7507).
+const FALLBACK_SCSV: CipherSuite = CipherSuite::Unknown(0x5600);
+/// Where a hello names its version: behind the record's head, the message's type and its length.
+const VERSION_AT: std::ops::Range<usize> = 9..11;
 
 /// Error numbers that peers and networks cause every day (nginx's list), and that of more than a handshake may hold.
 const OF_THE_NETWORK: [Errno; 11] = [
@@ -66,6 +71,16 @@ impl HandshakeError {
             HandshakeError::TimedOut | HandshakeError::Closed => false,
             HandshakeError::Os(errno) => !OF_THE_NETWORK.contains(errno),
             HandshakeError::Failed(error) => words::is_ours(error),
+        }
+    }
+}
+
+impl From<Error> for HandshakeError {
+    /// A goodbye in the middle is no fault.
+    fn from(error: Error) -> HandshakeError {
+        match error {
+            Error::AlertReceived(AlertDescription::CloseNotify) => HandshakeError::Closed,
+            error => HandshakeError::Failed(Box::new(error)),
         }
     }
 }
@@ -118,6 +133,46 @@ impl Hello {
         let mut offered = client.alpn().into_iter().flatten();
         offered.next() == Some(protocol) && offered.next().is_none()
     }
+}
+
+/// What a client is told whose hello is refused.
+enum Alert {
+    /// What the library says.
+    OfLibrary,
+    /// This.
+    Other(AlertDescription),
+    /// Nothing: it speaks something else.
+    Nothing,
+}
+
+/// What is wrong with a hello as OpenSSL sees it, and what it says, where the library differs. `ahead` is the hello's
+/// beginning.
+fn as_openssl(error: Error, ahead: &[u8]) -> (Error, Alert) {
+    let alert = match &error {
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        ) => Alert::Nothing,
+        Error::InvalidMessage(InvalidMessage::MessageTooLarge) => {
+            Alert::Other(AlertDescription::RecordOverflow)
+        }
+        Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => {
+            Alert::Other(AlertDescription::IllegalParameter)
+        }
+        Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::PeerMisbehaved(PeerMisbehaved::MessageInterleavedWithHandshakeMessage) => {
+            Alert::Other(AlertDescription::UnexpectedMessage)
+        }
+        // A client of TLS 1.1 or before cannot send what the library misses first.
+        Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
+            if ahead.get(VERSION_AT).is_some_and(|version| version < &[3, 3][..]) =>
+        {
+            let error = Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled);
+            return (error, Alert::Other(AlertDescription::ProtocolVersion));
+        }
+        _ => Alert::OfLibrary,
+    };
+    (error, alert)
 }
 
 /// What a handshake agreed on.
@@ -199,8 +254,13 @@ impl Stream {
                     Ok(Some(accepted)) if rest.is_empty() => return Ok(Hello(accepted)),
                     Ok(Some(_)) => return Err(HandshakeError::Os(Errno::PROTO)),
                     Err((error, mut alert)) => {
-                        let _ = alert.write_all(&mut Wire(&mut self.socket));
-                        return Err(HandshakeError::Failed(Box::new(error)));
+                        let (error, own_alert) = as_openssl(error, ahead);
+                        match own_alert {
+                            Alert::OfLibrary => _ = alert.write_all(&mut Wire(&mut self.socket)),
+                            Alert::Other(alert) => self.send_alert(alert),
+                            Alert::Nothing => {}
+                        }
+                        return Err(error.into());
                     }
                 }
             }
@@ -223,11 +283,21 @@ impl Stream {
         deadline: Deadline,
     ) -> Result<Established, HandshakeError> {
         Notes::default().take();
+        // RFC 7507: the client could not do better the last time; somebody may have seen to that.
+        let is_fallback = hello.client().cipher_suites().contains(&FALLBACK_SCSV);
         let accepted = hello.0.into_connection(settings.config.clone());
         let connection = accepted.map_err(|(error, mut alert)| {
             let _ = alert.write_all(&mut Wire(&mut self.socket));
-            HandshakeError::Failed(Box::new(error))
+            HandshakeError::from(error)
         })?;
+        if is_fallback
+            && settings.has_tls13
+            && connection.protocol_version() == Some(ProtocolVersion::TLSv1_2)
+        {
+            self.send_alert(AlertDescription::InappropriateFallback);
+            let why = PeerMisbehaved::AttemptedDowngradeToTls12WhenTls13IsSupported;
+            return Err(HandshakeError::Failed(Box::new(why.into())));
+        }
         self.shake_hands(Connection::Server(connection), deadline).await
     }
 
@@ -243,7 +313,11 @@ impl Stream {
 
     fn end_hello(&mut self, hello: Hello, alert: AlertDescription) {
         drop(hello);
-        // A fatal alert (RFC 8446 section 6).
+        self.send_alert(alert);
+    }
+
+    /// Sends a fatal alert (RFC 8446 section 6) where nothing is encrypted yet.
+    fn send_alert(&mut self, alert: AlertDescription) {
         let record = [0x15, 3, 3, 0, 2, 2, alert.into()];
         let _ = self.socket.writev_once(&[io::IoSlice::new(&record)]);
     }
@@ -289,7 +363,7 @@ impl Stream {
             if let Err(error) = connection.process_new_packets() {
                 // The alert that says why.
                 let _ = connection.write_tls(&mut Wire(&mut self.socket));
-                return Poll::Ready(Err(HandshakeError::Failed(Box::new(error))));
+                return Poll::Ready(Err(error.into()));
             }
             notes.take();
             take_early_data(connection, early);

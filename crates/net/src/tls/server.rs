@@ -67,6 +67,8 @@ pub struct ServerOptions {
 #[derive(Clone)]
 pub struct ServerSettings {
     pub(crate) config: Arc<ServerConfig>,
+    /// TLS 1.3 is among it.
+    pub(crate) has_tls13: bool,
 }
 
 impl ServerSettings {
@@ -128,21 +130,21 @@ impl ServerSettings {
             config.max_early_data_size = EARLY_DATA_BYTES_MAX;
             config.send_half_rtt_data = true;
         }
-        Ok(ServerSettings { config: Arc::new(config) })
+        Ok(ServerSettings { config: Arc::new(config), has_tls13: options.tls13 })
     }
 
     /// The same for one connection that has its own certificates.
     pub fn with_identities(&self, identities: Vec<Identity>) -> ServerSettings {
         let mut config = ServerConfig::clone(&self.config);
         config.cert_resolver = Arc::new(Resolver { identities, issued: Vec::new() });
-        ServerSettings { config: Arc::new(config) }
+        ServerSettings { config: Arc::new(config), has_tls13: self.has_tls13 }
     }
 
     /// The same with other application protocols, in order.
     pub fn with_protocols(&self, protocols: &[&[u8]]) -> ServerSettings {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        ServerSettings { config: Arc::new(config) }
+        ServerSettings { config: Arc::new(config), has_tls13: self.has_tls13 }
     }
 }
 

@@ -5,9 +5,10 @@
 //! socket in one call; small ones take what the library's own buffer holds. When nothing comes the library keeps
 //! only its smallest buffer.
 
+use super::words;
 use crate::errno::{Errno, errno_of};
 use crate::stream::socket::Socket;
-use rustls::Connection;
+use rustls::{Connection, Error};
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, BufRead, IoSlice, Read, Write};
@@ -41,6 +42,8 @@ pub(crate) struct Session {
     silent: bool,
     /// What came ahead of the end of the handshake, until it is read and the handshake done.
     early: Option<Box<Early>>,
+    /// What is wrong with what the peer sent, once something is.
+    failure: Option<Box<Error>>,
 }
 
 /// Data that a client sent ahead (0-RTT, RFC 8446 section 2.3).
@@ -75,12 +78,17 @@ impl Session {
         let unfinished = Rc::new(Cell::new(connection.is_handshaking()));
         let has_data = !early.is_empty() || connection.reader().fill_buf().is_ok_and(|data| !data.is_empty());
         let early = (!early.is_empty()).then(|| Box::new(Early { data: early, given: 0, unfinished }));
-        Session { connection, accepted: 0, has_data, silent: false, early }
+        Session { connection, accepted: 0, has_data, silent: false, early, failure: None }
     }
 
     /// Tells, now and later, whether the handshake is still to be finished; none: it was done first.
     pub(crate) fn unfinished(&self) -> Option<Rc<Cell<bool>>> {
         self.early.as_ref().map(|early| early.unfinished.clone())
+    }
+
+    /// What was wrong with what the peer sent, in OpenSSL's words.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.as_deref().map(words::of)
     }
 
     /// Is there decrypted data that nobody has read yet?
@@ -212,10 +220,11 @@ impl Session {
                 }
                 Ok(())
             }
-            Err(_) => {
+            Err(error) => {
                 // The alert that says why.
                 let _ = self.write_records(socket);
                 self.silent = true;
+                self.failure = Some(Box::new(error));
                 Err(Errno::PROTO)
             }
         }
