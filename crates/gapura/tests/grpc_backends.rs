@@ -263,7 +263,45 @@ fn back_ends_that_give_no_answer() {
             out
         },
     );
+    // What is wrong in the beginning of a field list need not wait for its end, which may never come.
+    let begins = |block: Vec<u8>| [begun(), frame(kind::HEADERS, 0, 1, &block)].concat();
     check(vec![
+        (
+            "begins an invalid field",
+            begins(fields(":status: 200\nX-A: b")),
+            End::Silence,
+            "502",
+            "upstream sent invalid header",
+        ),
+        (
+            "begins a status that is none",
+            begins(fields(":status: abc")),
+            End::Silence,
+            "502",
+            "upstream sent invalid :status",
+        ),
+        (
+            "begins with an index beyond the tables",
+            begins(vec![0x88, 0xff, 0x20]),
+            End::Silence,
+            "502",
+            "upstream sent invalid h",
+        ),
+        (
+            "begins an endless field",
+            // A literal whose value has 2,000,000 bytes.
+            begins(vec![0x88, 0, 1, b'x', 0x7f, 0x81, 0x88, 0x7a, b'y']),
+            End::Silence,
+            "502",
+            "upstream sent too large h",
+        ),
+        (
+            "begins a field and waits",
+            begins(vec![0x88, 0, 1, b'x', 9, b'y']),
+            End::Silence,
+            "504",
+            "upstream timed out (110: Connection timed out) while reading response header",
+        ),
         ("closes", Vec::new(), End::Close, "502", closed),
         ("closes behind its SETTINGS", begun(), End::Close, "502", closed),
         (

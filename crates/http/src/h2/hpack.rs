@@ -48,7 +48,7 @@ pub struct FieldBounds {
 }
 
 /// Decodes the header blocks of one direction of a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Decoder {
     table: Table,
     /// What the peer may set the table to: our SETTINGS_HEADER_TABLE_SIZE, bytes.

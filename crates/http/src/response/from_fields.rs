@@ -60,6 +60,11 @@ impl<'h> ResponseFields<'h> {
         Ok(())
     }
 
+    /// What is wrong with the fields so far.
+    pub fn fault(&self) -> Option<&'static str> {
+        self.fault
+    }
+
     /// The list is over: what is wrong with it.
     pub fn finish(self) -> Option<&'static str> {
         self.fault.or((self.head.status.0 == 0).then_some("upstream sent no :status header"))

@@ -90,7 +90,7 @@ impl Connection {
         self.block = Some(begun);
         self.block_bytes.clear();
         self.add_to_block(block)?;
-        Ok(Event::Nothing)
+        self.judge_beginning(begun, heads)
     }
 
     /// May HEADERS come on this stream at all?
@@ -143,13 +143,42 @@ impl Connection {
         self.add_to_block(payload)?;
         if !header.has(flag::END_HEADERS) {
             self.block = Some(block);
-            return Ok(Event::Nothing);
+            return self.judge_beginning(block, heads);
         }
         let bytes = std::mem::take(&mut self.block_bytes);
         let event = self.field_list(block, &bytes, heads);
         self.block_bytes = bytes;
         self.block_bytes.clear();
         event
+    }
+
+    /// Is an answer wrong already in the part of its field list that has come? The rest may never come, and somebody waits.
+    /// It is read without a trace: the tables change when the list is whole. [`CONTINUATION_FRAMES_MAX`] and the bound of
+    /// the block keep what is read again and again small.
+    fn judge_beginning(&self, block: Block, heads: &mut Heads) -> Received {
+        if self.role == Role::Server {
+            return Ok(Event::Nothing);
+        }
+        let is_trailers = self
+            .place(block.stream)
+            .and_then(|place| self.streams.get(place))
+            .is_some_and(|stream| stream.has_head);
+        let mut reader = ResponseFields::new(&mut heads.response);
+        let mut trailers_are_wrong = false;
+        let decoded =
+            self.decoder.clone().decode(&self.block_bytes, self.limits.field_bounds(), |name, value| {
+                match is_trailers {
+                    true => trailers_are_wrong |= is_wrong_trailer(name, value),
+                    false => reader.field(name, value),
+                }
+            });
+        let fault = reader.fault().or(trailers_are_wrong.then_some(INVALID_TRAILER));
+        heads.response.clear();
+        match (decoded, fault) {
+            (Ok(()) | Err(HpackError::Truncated), None) => Ok(Event::Nothing),
+            (Ok(()) | Err(HpackError::Truncated), Some(fault)) => fail(ErrorCode::PROTOCOL_ERROR, fault),
+            (Err(error), _) => fail_hpack(error).map(|()| Event::Nothing),
+        }
     }
 
     /// A whole field list: a head, trailers, or one that is only decoded to keep the tables of both sides equal.
@@ -268,11 +297,11 @@ impl Connection {
         heads.trailers.clear();
         let trailers: &mut Fields = &mut heads.trailers;
         self.decode(bytes, |name, value| {
-            malformed |= name.first() == Some(&b':') || check_field(name, value, true).is_err();
+            malformed |= is_wrong_trailer(name, value);
             trailers.push(name, value);
         })?;
         if malformed && self.role == Role::Client {
-            return fail(ErrorCode::PROTOCOL_ERROR, "upstream sent invalid trailer");
+            return fail(ErrorCode::PROTOCOL_ERROR, INVALID_TRAILER);
         }
         if malformed || block.self_dependent {
             if let Some(stream) = self.stream(block.stream) {
@@ -529,6 +558,12 @@ pub(super) fn fail_response(malformed: Malformed) -> Received {
         Malformed::Head | Malformed::Trailers => "upstream sent invalid header",
     };
     fail(ErrorCode::PROTOCOL_ERROR, message)
+}
+
+const INVALID_TRAILER: &str = "upstream sent invalid trailer";
+
+fn is_wrong_trailer(name: &[u8], value: &[u8]) -> bool {
+    name.first() == Some(&b':') || check_field(name, value, true).is_err()
 }
 
 fn fail_hpack(error: HpackError) -> Result<(), ConnectionError> {

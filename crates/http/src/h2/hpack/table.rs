@@ -86,7 +86,7 @@ impl Entry {
 }
 
 /// The dynamic table behind the static one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Table {
     text: Vec<u8>,
     /// How many bytes were cut off the front of the text.
