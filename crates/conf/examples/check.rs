@@ -13,8 +13,8 @@ fn system(error: std::io::Error) -> conf::FileError {
 }
 
 impl conf::Files for Disk {
-    fn read(&self, path: &BStr) -> Result<Vec<u8>, conf::FileError> {
-        std::fs::read(path.to_path_lossy()).map_err(system)
+    fn read(&self, path: &BStr) -> Result<std::sync::Arc<[u8]>, conf::FileError> {
+        std::fs::read(path.to_path_lossy()).map(Into::into).map_err(system)
     }
 
     fn glob(&self, pattern: &BStr) -> Result<Vec<BString>, conf::FileError> {

@@ -25,8 +25,8 @@ impl FileError {
 
 /// What the parser asks of a file system.
 pub trait Files {
-    /// The whole content of a file.
-    fn read(&self, path: &BStr) -> Result<Vec<u8>, FileError>;
+    /// The whole content of a file; shared, since some are large.
+    fn read(&self, path: &BStr) -> Result<Arc<[u8]>, FileError>;
 
     /// The paths that match a pattern as in glob(3), sorted by their bytes. No match is an empty list, not an error.
     fn glob(&self, pattern: &BStr) -> Result<Vec<BString>, FileError>;
@@ -71,9 +71,9 @@ impl MemoryFiles {
 }
 
 impl Files for MemoryFiles {
-    fn read(&self, path: &BStr) -> Result<Vec<u8>, FileError> {
+    fn read(&self, path: &BStr) -> Result<Arc<[u8]>, FileError> {
         if let Some(text) = self.files.get(path) {
-            return Ok(text.to_vec());
+            return Ok(text.clone());
         }
         let folder = BString::from([path.as_bytes().trim_end_with(|c| c == '/'), b"/"].concat());
         match self.files.range(folder.clone()..).next() {

@@ -18,10 +18,9 @@ impl Parser<'_> {
             && !node.broken
     }
 
-    /// The directives of everything an `include` asks for.
-    pub(crate) fn include(&mut self, reader: &Reader, node: Node) -> Vec<Node> {
+    /// Reads everything an `include` asks for; its directives follow those read so far.
+    pub(crate) fn include(&mut self, reader: &Reader, node: Node) {
         let path = self.absolute(node.args.first().map_or(BStr::new(""), |word| word.text.as_bstr()));
-        let mut nodes = Vec::new();
         let mut read = Vec::new();
         let paths = if is_glob(path.as_bstr()) {
             self.files.glob(path.as_bstr()).unwrap_or_else(|error| {
@@ -45,13 +44,13 @@ impl Parser<'_> {
             }
             if let Some(id) = self.open_included(reader, &node, name.as_bstr()) {
                 read.push(id);
-                nodes.append(&mut self.file(id).nodes);
+                let block = self.file(id);
+                self.nodes.extend(block.nodes);
             }
         }
         if let Some(include) = self.tree.includes.get_mut(place) {
             include.files = read;
         }
-        nodes
     }
 
     fn open_included(&mut self, reader: &Reader, node: &Node, name: &BStr) -> Option<FileId> {

@@ -83,6 +83,9 @@ pub(crate) struct Parser<'a> {
     texts: HashMap<BString, Arc<[u8]>>,
     names_read: HashSet<BString>,
     words: Vec<Word>,
+    /// The directives of the blocks that are being read, those of the innermost last: a list is made of them once it is
+    /// known how many there are.
+    pub(crate) nodes: Vec<Node>,
     pub(crate) text_bytes: usize,
     blocks_open: usize,
     /// The files being read, the main one first.
@@ -170,6 +173,7 @@ impl<'a> Parser<'a> {
             texts: HashMap::new(),
             names_read: HashSet::new(),
             words: Vec::new(),
+            nodes: Vec::new(),
             text_bytes: 0,
             blocks_open: 0,
             open: Vec::new(),
@@ -194,7 +198,7 @@ impl<'a> Parser<'a> {
         if let Some(text) = self.texts.get(path) {
             return Ok(text.clone());
         }
-        let text: Arc<[u8]> = self.files.read(path)?.into();
+        let text = self.files.read(path)?;
         if text.len() > FILE_BYTES_MAX {
             return Err(FileError { errno: 27, message: "File too large".to_owned() });
         }
@@ -232,13 +236,14 @@ impl<'a> Parser<'a> {
     /// Parses up to the brace that closes `open`, or to the end of the text.
     fn block(&mut self, reader: &mut Reader, open: Option<Span>) -> Block {
         let mut block = Block::default();
+        let first = self.nodes.len();
         let mut comments = BlockComments::default();
         let mut previous = if open.is_some() { Previous::Open } else { Previous::Other };
         loop {
             let statement = self.statement(reader);
             for found in &statement.leading {
                 let text = || found.comment.text.clone();
-                match block.nodes.last_mut() {
+                match self.nodes[first..].last_mut() {
                     Some(node) if found.trailing && previous == Previous::Node => {
                         node.comments_mut().after = Some(text())
                     }
@@ -274,17 +279,17 @@ impl<'a> Parser<'a> {
             comments.at_end.extend(statement.inner.iter().map(|found| found.comment.clone()));
             let Some(mut node) = self.node(reader, statement) else { continue };
             if self.follows(&node) {
-                block.nodes.append(&mut self.include(reader, node));
+                self.include(reader, node);
                 continue;
             }
             // What looked like the end of the block so far stands before this directive.
             if !comments.at_end.is_empty() {
                 node.comments_mut().before = std::mem::take(&mut comments.at_end);
             }
-            block.nodes.push(node);
+            self.nodes.push(node);
             previous = Previous::Node;
         }
-        block.nodes.shrink_to_fit();
+        block.nodes = self.nodes.drain(first..).collect();
         if comments != BlockComments::default() {
             block.comments = Some(Box::new(comments));
         }
@@ -347,12 +352,12 @@ impl<'a> Parser<'a> {
         };
         while !reader.abandoned {
             let token = reader.lexer.token();
-            let comments = reader.lexer.comments.drain(..);
             if words.is_empty() {
-                statement.leading.extend(comments);
                 statement.blank_before = reader.lexer.blank_before;
-            } else {
-                statement.inner.extend(comments);
+            }
+            if !reader.lexer.comments.is_empty() {
+                let into = if words.is_empty() { &mut statement.leading } else { &mut statement.inner };
+                into.append(&mut reader.lexer.comments);
             }
             let end = match token {
                 Ok(token) => self.token(reader, &mut words, token),

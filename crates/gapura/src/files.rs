@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What was asked of the file system, and what it said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Contents by path.
-    pub reads: BTreeMap<BString, Result<Vec<u8>, FileError>>,
+    pub reads: BTreeMap<BString, Result<Arc<[u8]>, FileError>>,
     /// Paths by pattern.
     pub globs: BTreeMap<BString, Result<Vec<BString>, FileError>>,
     /// Addresses by name.
@@ -47,7 +47,7 @@ impl RecordedFiles {
     }
 
     /// Answers like this from now on when asked for that file: it was written.
-    pub fn put(&self, path: &[u8], content: Result<Vec<u8>, FileError>) {
+    pub fn put(&self, path: &[u8], content: Result<Arc<[u8]>, FileError>) {
         self.locked().reads.insert(path.into(), content);
     }
 
@@ -57,7 +57,7 @@ impl RecordedFiles {
 }
 
 impl conf::Files for RecordedFiles {
-    fn read(&self, path: &BStr) -> Result<Vec<u8>, FileError> {
+    fn read(&self, path: &BStr) -> Result<Arc<[u8]>, FileError> {
         let mut record = self.locked();
         if let Some(known) = record.reads.get(path) {
             return known.clone();
@@ -104,13 +104,17 @@ pub fn file_error(errno: Errno) -> FileError {
     FileError { errno: number, message: errno_text(number).to_owned() }
 }
 
-fn read_file(path: &[u8]) -> Result<Vec<u8>, FileError> {
+fn read_file(path: &[u8]) -> Result<Arc<[u8]>, FileError> {
     let read = || {
         let file = std::fs::File::open(crate::identity::path_of(path))?;
-        let mut bytes = Vec::new();
         // One byte beyond the bound lets the parser see that it was passed.
-        file.take(conf::FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        let bytes_max = conf::FILE_BYTES_MAX + 1;
+        // A file of a known size is read at once; what the system says of others is nothing.
+        let known = file.metadata().map_or(0, |metadata| metadata.len());
+        let known = usize::try_from(known).unwrap_or(bytes_max).min(bytes_max);
+        let mut bytes = Vec::with_capacity(known + 1);
+        file.take(bytes_max as u64).read_to_end(&mut bytes)?;
+        Ok(bytes.into())
     };
     read().map_err(|error: std::io::Error| file_error(errno_of(&error)))
 }
@@ -178,7 +182,7 @@ mod tests {
         for (pattern, expected) in &cases {
             assert_eq!(system.glob(at(pattern).as_bstr()), Ok(expected.clone()), "{pattern}");
         }
-        assert_eq!(system.read(at("a.conf").as_bstr()), Ok(b"a.conf".to_vec()));
+        assert_eq!(system.read(at("a.conf").as_bstr()), Ok((*b"a.conf").into()));
         assert_eq!(system.read(at("missing").as_bstr()), Err(FileError::missing()));
         let names = ["127.0.0.1".to_owned(), "::1".to_owned()];
         let addresses = system.look_up(&names);
@@ -190,7 +194,7 @@ mod tests {
         for (pattern, expected) in &cases {
             assert_eq!(recorded.glob(at(pattern).as_bstr()), Ok(expected.clone()), "{pattern}");
         }
-        assert_eq!(recorded.read(at("a.conf").as_bstr()), Ok(b"a.conf".to_vec()));
+        assert_eq!(recorded.read(at("a.conf").as_bstr()), Ok((*b"a.conf").into()));
         assert_eq!(recorded.read(at("missing").as_bstr()), Err(FileError::missing()));
         assert_eq!(recorded.read(at("never asked").as_bstr()), Err(FileError::missing()));
     }

@@ -182,8 +182,8 @@ fn lock(folder: &[u8], owner: &str, now: i64, takes: bool) -> Result<Answer, Str
 }
 
 /// What [`crate::files::RecordedFiles`] is to answer for a file that was written or removed.
-pub fn recorded(content: Option<&[u8]>) -> Result<Vec<u8>, conf::FileError> {
-    content.map(<[u8]>::to_vec).ok_or_else(|| file_error(Errno::NOENT))
+pub fn recorded(content: Option<&[u8]>) -> Result<std::sync::Arc<[u8]>, conf::FileError> {
+    content.map(Into::into).ok_or_else(|| file_error(Errno::NOENT))
 }
 
 #[cfg(test)]

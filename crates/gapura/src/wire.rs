@@ -383,7 +383,9 @@ impl<'a> Reader<'a> {
         let pid = self.vec()?;
         let conf = self.option(Self::vec)?.map_or(ConfSource::BuiltIn, ConfSource::File);
         let command_line = self.option(Self::vec)?;
-        let reads = self.list(|input| Some((BString::from(input.vec()?), input.answer(Self::vec)?)))?;
+        let reads = self.list(|input| {
+            Some((BString::from(input.vec()?), input.answer(|input| input.bytes().map(Into::into))?))
+        })?;
         let names = self.list(|input| Some((input.text()?, input.addresses()?)))?;
         let globs = self.list(|input| {
             let pattern = BString::from(input.vec()?);
@@ -415,7 +417,7 @@ mod tests {
     fn orders() -> Vec<Order> {
         let record = Record {
             reads: BTreeMap::from([
-                ("/a".into(), Ok(b"text \0\xff".to_vec())),
+                ("/a".into(), Ok((*b"text \0\xff").into())),
                 ("/b".into(), Err(FileError { errno: 13, message: "Permission denied".into() })),
             ]),
             globs: BTreeMap::from([

@@ -16,7 +16,7 @@ use net::listen::Listener;
 use net::log::file::LogFiles;
 use net::log::syslog::Severity;
 use net::log::{Log, Sink};
-use net::process::channel::Channel;
+use net::process::channel::{Channel, Frame};
 use net::process::signals::{Received, Signal, Signals};
 use net::process::title::Title;
 use net::process::watch::Watch;
@@ -367,9 +367,9 @@ impl Worker {
 
 /// The first frame of the master.
 fn next_assignment(channel: &Channel) -> Option<(Box<Assignment>, Vec<OwnedFd>)> {
-    let frame = channel.receive().ok()??;
-    match Order::decode(&frame.body)? {
-        Order::Serve(assignment) => Some((assignment, frame.descriptors)),
+    let Frame { body, descriptors } = channel.receive().ok()??;
+    match Order::decode(&body)? {
+        Order::Serve(assignment) => Some((assignment, descriptors)),
         Order::Reopen(_) | Order::Kept(..) => None,
     }
 }
@@ -388,12 +388,15 @@ enum Heard {
 
 /// Waits for what the master says.
 fn hear(channel: &Channel, logs: &LogFiles, open: &[Listener]) -> Heard {
-    let Ok(Some(frame)) = channel.receive() else { return Heard::Nothing };
-    match Order::decode(&frame.body) {
-        Some(Order::Reopen(paths)) => Heard::Reopen(paths, frame.descriptors),
+    let Ok(Some(Frame { body, descriptors })) = channel.receive() else { return Heard::Nothing };
+    let order = Order::decode(&body);
+    // The texts of a configuration are large, and were copied out of it.
+    drop(body);
+    match order {
+        Some(Order::Reopen(paths)) => Heard::Reopen(paths, descriptors),
         Some(Order::Kept(number, answer)) => Heard::Kept(number, answer),
         Some(Order::Serve(assignment)) => {
-            Heard::Serve(Box::new(generation_of(&assignment, frame.descriptors, logs, open)))
+            Heard::Serve(Box::new(generation_of(&assignment, descriptors, logs, open)))
         }
         None => Heard::Nothing,
     }

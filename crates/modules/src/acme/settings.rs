@@ -148,7 +148,7 @@ fn read(build: &Build, name: &BString) -> Result<Vec<u8>, String> {
     let path = build.conf_path(name.as_ref());
     let failed =
         |error: conf::FileError| format!("open() \"{path}\" failed ({}: {})", error.errno, error.message);
-    build.files.read(path.as_ref()).map_err(failed)
+    build.files.read(path.as_ref()).map(|text| text.to_vec()).map_err(failed)
 }
 
 /// Makes the order of a server that has an `acme_certificate` of its own.
@@ -232,7 +232,7 @@ fn restore(build: &mut Build, folder: &[u8], order: &Order, url: &Url) {
     let read = |ending: &str| {
         let path = [folder, b"/", order.name.as_bytes(), ending.as_bytes()].concat();
         match build.files.read(path.as_bstr()) {
-            Ok(text) => Ok(Some(text)),
+            Ok(text) => Ok(Some(text.to_vec())),
             Err(error) if error.errno == NO_ENTRY => Ok(None),
             Err(error) => {
                 Err(format!("open() \"{}\" failed ({}: {})", path.as_bstr(), error.errno, error.message))

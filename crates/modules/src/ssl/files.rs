@@ -98,7 +98,7 @@ impl Maker<'_> {
         }
         let path = BString::from(path);
         let read = self.build.files.read(path.as_ref());
-        Ok((path, read))
+        Ok((path, read.map(|text| text.to_vec())))
     }
 
     /// A file's text, or what stands behind `data:`; with the name that messages use.
@@ -108,7 +108,7 @@ impl Maker<'_> {
         }
         let path = self.build.conf_path(name.as_ref());
         let read = self.build.files.read(path.as_ref());
-        (path, read)
+        (path, read.map(|text| text.to_vec()))
     }
 
     /// Reads a certificate and its key; none, with a warning: the key is of a kind that has nothing to do with it.

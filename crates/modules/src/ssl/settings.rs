@@ -363,7 +363,7 @@ impl Maker<'_> {
             let path = self.build.conf_path(name.as_ref());
             let span = conf.ticket_keys.span;
             match self.build.files.read(path.as_ref()) {
-                Ok(text) if matches!(text.len(), 48 | 80) => files.push(text),
+                Ok(text) if matches!(text.len(), 48 | 80) => files.push(text.to_vec()),
                 Err(error) if error.errno != IS_A_DIRECTORY => {
                     let text = format!("open() \"{path}\" failed ({}: {})", error.errno, error.message);
                     return self.refuse_at(text, span, None);

@@ -63,7 +63,7 @@ impl Maker<'_> {
         }
         let path = self.build.conf_path(conf.stapling_file.as_ref());
         match self.build.files.read(path.as_ref()) {
-            Ok(answer) if net::tls::ocsp::is_response(&answer) => Ok(Some(answer)),
+            Ok(answer) if net::tls::ocsp::is_response(&answer) => Ok(Some(answer.to_vec())),
             Ok(answer) => {
                 let why = match answer.is_empty() {
                     true => "",
