@@ -122,6 +122,8 @@ impl Master {
 
     /// Starts the first worker and waits until it serves. An error was logged.
     pub fn begin(&mut self) -> Result<(), ()> {
+        // The next configuration wants as much memory as this one's reading leaves behind.
+        net::memory::keep_freed();
         let mut title = format!("{}: master process", self.journal.identity().name()).into_bytes();
         for argument in &self.start.arguments {
             title.push(b' ');
