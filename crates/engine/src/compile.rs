@@ -4,17 +4,18 @@
 
 use crate::core::Matcher;
 use crate::core::listen::ListenLine;
-use crate::core::{Core, LOCATION_INDEX, MAIN_INDEX, MainCore, SERVER_INDEX, ServerCore};
+use crate::core::{Core, Folder, LOCATION_INDEX, MAIN_INDEX, MainCore, ROOT_INDEX, SERVER_INDEX, ServerCore};
 use crate::locate::{Locations, Sets};
 use crate::log::Logs;
-use crate::module::{Build, Installer, Module};
+use crate::module::{Build, Install, Installer, Module};
 use crate::plan::{Alias, Plan, PlanId, Site, SiteId, Snapshot};
 use crate::variables::{Registry as VariableRegistry, Unknown};
 use bstr::BString;
 use conf::{Diagnostic, Parsed, SourceMap, Span};
 use net::resolver::startup::{StartupError, lookup_all};
-use schema::bind::{Cells, ModuleCells, Rows};
+use schema::bind::{Cells, ModuleSet, Rows};
 use schema::{Places, Problem, Registry};
+use std::any::Any;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -139,6 +140,7 @@ pub fn compile(
     if !nginx_refuses(&diagnostics) {
         let mut compiler = Compiler {
             modules: &modules,
+            installs: installs(&modules),
             build,
             plans: Vec::new(),
             sites: Vec::new(),
@@ -222,8 +224,34 @@ fn rows(module: &'static Module) -> Vec<Rows> {
     all
 }
 
+/// What is installed, in order of execution.
+struct Installs {
+    /// Index of the module's cells.
+    index: usize,
+    /// The module with its families.
+    set: ModuleSet,
+    install: fn(&mut Installer) -> Result<(), Problem>,
+    always: bool,
+}
+
+fn installs(modules: &[&'static Module]) -> Vec<Installs> {
+    let mut end = 0;
+    let of = |module: &&'static Module| {
+        let index = end;
+        end += 1 + module.families.len();
+        let (install, always) = match module.install {
+            Install::Never => return None,
+            Install::Always(install) => (install, true),
+            Install::WhereSet(install) => (install, false),
+        };
+        Some(Installs { index, set: ModuleSet::range(index..end), install, always })
+    };
+    modules.iter().filter_map(of).collect()
+}
+
 struct Compiler<'a> {
     modules: &'a [&'static Module],
+    installs: Vec<Installs>,
     build: Build,
     plans: Vec<Plan>,
     sites: Vec<Site>,
@@ -317,13 +345,15 @@ impl Compiler<'_> {
         named: &mut HashMap<Vec<u8>, PlanId>,
     ) -> PlanId {
         let id = PlanId(self.plans.len() as u32);
-        let core: Arc<Core> = shared(cells.shared(LOCATION_INDEX).cloned());
-        let alias = alias(&core, outer, &kind);
+        let core: Arc<Core> = shared(cells, LOCATION_INDEX);
+        let folder: Arc<Folder> = shared(cells, ROOT_INDEX);
+        let alias = alias(&folder, outer, &kind);
         let plan = Plan {
             id,
             name: kind.name,
             error_pages: Arc::clone(&core.error_page),
             core,
+            folder,
             steps: Default::default(),
             handler: None,
             filters: Vec::new(),
@@ -387,16 +417,25 @@ impl Compiler<'_> {
     }
 
     fn install(&mut self, cells: &Cells, outer: Option<&Cells>, id: PlanId, inner: &HashMap<Span, PlanId>) {
-        let mut index = 0;
         let plan = &mut self.plans[id.0 as usize];
-        for module in self.modules {
-            let mut installer =
-                Installer { place: cells.place, cells, outer, build: &mut self.build, plan, inner, index };
-            if let Err(problem) = (module.install)(&mut installer) {
+        let set = cells.set();
+        for one in &self.installs {
+            let is_set = one.always || one.set.meets(set);
+            // Tests hold modules to what they say of their defaults.
+            if !is_set && !cfg!(debug_assertions) {
+                continue;
+            }
+            let before = cfg!(debug_assertions).then(|| plan.parts());
+            let (place, build, index) = (cells.place, &mut self.build, one.index);
+            let installed = (one.install)(&mut Installer { place, cells, outer, build, plan, inner, index });
+            debug_assert!(
+                is_set || installed.is_ok() && Some(plan.parts()) == before,
+                "installed though not set"
+            );
+            if let Err(problem) = installed {
                 let line = problem.at.unwrap_or(cells.open);
                 report(&mut self.build.diagnostics, &problem, line);
             }
-            index += 1 + module.families.len();
         }
     }
 
@@ -444,8 +483,8 @@ fn report(diagnostics: &mut Vec<Diagnostic>, problem: &Problem, line: Span) {
     diagnostics.push(made);
 }
 
-fn shared(cells: Option<ModuleCells>) -> Arc<Core> {
-    cells.and_then(|cells| cells.downcast().ok()).unwrap_or_default()
+fn shared<C: Default + Any + Send + Sync>(cells: &Cells, index: usize) -> Arc<C> {
+    cells.shared(index).cloned().and_then(|cells| cells.downcast().ok()).unwrap_or_default()
 }
 
 /// What is known of a plan before it is compiled.
@@ -459,11 +498,11 @@ struct PlanKind {
 }
 
 /// What `alias` cuts off: a name's length belongs to the location that the directive stands in.
-fn alias(core: &Core, outer: Option<&Cells>, kind: &PlanKind) -> Alias {
-    let outer = outer.and_then(|outer| outer.module::<Core>(LOCATION_INDEX));
-    match core.root.value() {
+fn alias(folder: &Folder, outer: Option<&Cells>, kind: &PlanKind) -> Alias {
+    let outer = outer.and_then(|outer| outer.module::<Folder>(ROOT_INDEX));
+    match folder.root.value() {
         Some(Some(root)) if root.alias => match outer {
-            Some(outer) if outer.root.span == core.root.span => kind.alias,
+            Some(outer) if outer.root.span == folder.root.span => kind.alias,
             _ if kind.nameless => Alias::Whole,
             _ => Alias::Prefix(kind.name.len()),
         },

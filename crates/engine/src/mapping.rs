@@ -61,7 +61,7 @@ impl Request<'_> {
         // Whoever is done with it may give it back.
         let mut path = self.thread.spare.buffer();
         path.reserve(64 + self.uri.len());
-        match &*plan.core.root {
+        match &*plan.folder.root {
             None => path.extend_from_slice(&self.thread.default_root),
             Some(root) => {
                 self.render_into(&root.path, &mut path);

@@ -28,11 +28,23 @@ pub struct Module {
     pub variables: &'static [Variable],
     /// Makes its cells: [`cells::<Conf>`].
     pub cells: fn() -> ModuleCells,
-    /// Puts it into a plan, once per server, location, `if` and `limit_except`, after inheritance.
-    /// Installing nothing costs nothing per request.
-    pub install: fn(&mut Installer) -> Result<(), Problem>,
+    /// Puts it into plans.
+    pub install: Install,
     /// Runs once when everything is installed; for checks over the whole file.
     pub finish: fn(&mut Build) -> Result<(), Problem>,
+}
+
+/// How a module comes into the plans of servers, locations, `if`s and `limit_except`s, after inheritance. Installing
+/// nothing costs nothing per request.
+#[derive(Clone, Copy)]
+pub enum Install {
+    /// Not at all.
+    Never,
+    /// Into every plan.
+    Always(fn(&mut Installer) -> Result<(), Problem>),
+    /// Where one of its directives, or of its families', stands in the block or in one around it. With nothing but
+    /// defaults it would install nothing; large configurations are spared the asking.
+    WhereSet(fn(&mut Installer) -> Result<(), Problem>),
 }
 
 /// Rows shared by several modules: each has them under its own prefix (`proxy_`, `fastcgi_` ...).
@@ -48,11 +60,6 @@ pub struct Family {
 /// Makes the empty cells of a module.
 pub fn cells<C: Default + Any + Send + Sync>() -> ModuleCells {
     Arc::new(C::default())
-}
-
-/// For modules that install nothing.
-pub fn install_nothing(_installer: &mut Installer) -> Result<(), Problem> {
-    Ok(())
 }
 
 /// For modules with nothing to check in the end.

@@ -1,6 +1,6 @@
 //! The compiled configuration: a [`Snapshot`] of sites and plans, immutable once made.
 
-use crate::core::{Core, ErrorPage, ServerCore};
+use crate::core::{Core, ErrorPage, Folder, ServerCore};
 use crate::flow::{Filter, Logger, PHASES, Phase, Step};
 use crate::locate::Locations;
 use crate::module::CompiledRegex;
@@ -74,6 +74,8 @@ pub struct Plan {
     pub name: BString,
     /// Settings every location has.
     pub core: Arc<Core>,
+    /// Where its files are.
+    pub folder: Arc<Folder>,
     /// `error_page` of this location.
     pub error_pages: Arc<Vec<ErrorPage>>,
     /// Steps by phase.
@@ -145,6 +147,12 @@ pub enum Alias {
 }
 
 impl Plan {
+    /// How many steps, handlers, filters, loggers and other things modules have put into it.
+    pub(crate) fn parts(&self) -> [usize; 5] {
+        let handlers = usize::from(self.handler.is_some());
+        [self.steps.steps.len(), handlers, self.filters.len(), self.loggers.len(), self.kept.len()]
+    }
+
     /// What a module keeps for this plan.
     pub fn kept<T: Any>(&self) -> Option<&T> {
         let (_, kept) = self.kept.iter().find(|(id, _)| *id == TypeId::of::<T>())?;

@@ -3,7 +3,7 @@
 use crate::cidr::{Network, invalid_parameter};
 use conf::{Level, Node};
 use engine::core::values::Satisfy;
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::{Flow, Installer, Module, Phase, Request, Step};
 use http::Status;
 use net::address::Address;
@@ -31,7 +31,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

@@ -4,7 +4,7 @@
 use crate::mime::MimeTypes;
 use bstr::BString;
 use engine::flow::{Chunk, Chunks};
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::{Filter, Installer, Module, Request, Target, Transform};
 use http::Status;
 use schema::{Directive, Inherit, Problem, field};
@@ -41,7 +41,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

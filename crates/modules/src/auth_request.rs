@@ -2,7 +2,7 @@
 
 use bstr::{BStr, BString};
 use conf::{Level, Node};
-use engine::module::{Declare, cells, finish_nothing};
+use engine::module::{Declare, Install, cells, finish_nothing};
 use engine::{Answer, Ask, Build, Flow, Installer, Module, Phase, Request, Step, Target};
 use http::Status;
 use schema::value::argument;
@@ -49,7 +49,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

@@ -2,7 +2,7 @@
 
 use crate::files;
 use conf::Node;
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::{Build, Declare, Flow, Installer, Module, Reply, Request, Source, Step};
 use http::Status;
 use schema::{Directive, Problem};
@@ -56,6 +56,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };

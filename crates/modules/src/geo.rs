@@ -2,7 +2,7 @@
 
 use bstr::{BString, ByteSlice};
 use conf::{Node, Word};
-use engine::module::{cells, finish_nothing, install_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::variables::Computed;
 use engine::{Build, Declare, Module, Request};
 use http::network::{self, Network};
@@ -218,6 +218,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<()>,
-    install: install_nothing,
+    install: Install::Never,
     finish: finish_nothing,
 };

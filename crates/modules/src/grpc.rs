@@ -6,7 +6,7 @@ use bstr::ByteSlice;
 use conf::{Node, Span};
 use engine::Request;
 use engine::flow::{Flow, Step};
-use engine::module::{Build, Declare, Installer, Module, cells, finish_nothing};
+use engine::module::{Build, Declare, Install, Installer, Module, cells, finish_nothing};
 use engine::own;
 use engine::upstream::settings::{Settings, family};
 use engine::upstream::tls::UpstreamTls;
@@ -199,6 +199,6 @@ pub static MODULE: Module = Module {
     families: &[family("grpc_"), crate::ssl::upstream::family("grpc_ssl_")],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };

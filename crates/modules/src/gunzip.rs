@@ -4,7 +4,7 @@
 use crate::addition::weaken_etag;
 use crate::gzip::accept;
 use engine::flow::{Chunk, Chunks};
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::{Filter, Installer, Module, Request, Transform};
 use flate2::write::MultiGzDecoder;
 use schema::directive::Idle;
@@ -103,7 +103,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

@@ -6,7 +6,7 @@ use crate::gzip::accept;
 use bstr::ByteSlice;
 use conf::Level;
 use engine::flow::FileQuery;
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::{Answer, Ask, Flow, Installer, Module, Phase, Request, Step};
 use http::Status;
 use schema::{Directive, Inherit, Problem, field, words};
@@ -34,7 +34,7 @@ impl Step for GzipStatic {
         if !files::reads(request.method) || request.uri.ends_with(b"/") {
             return Flow::Next;
         }
-        let varies = request.plan.kept::<accept::Accept>().is_some_and(|accept| accept.vary);
+        let varies = accept::varies(request);
         // With gzip_vary, whether there is such a file is told to everybody.
         if !self.always && !varies && !accept::is_accepted(request) {
             return Flow::Next;
@@ -103,6 +103,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };

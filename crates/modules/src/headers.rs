@@ -3,7 +3,7 @@
 use crate::cidr::invalid_parameter;
 use bstr::{BStr, BString};
 use conf::Node;
-use engine::module::{Declare, cells, finish_nothing};
+use engine::module::{Declare, Install, cells, finish_nothing};
 use engine::{Filter, Installer, Module, Request, Transform};
 use http::Status;
 use schema::value::{argument, seconds};
@@ -114,7 +114,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

@@ -6,7 +6,7 @@ use crate::files;
 use bstr::ByteSlice;
 use conf::{Level, Node};
 use engine::flow::FileQuery;
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::{Answer, Ask, Build, Declare, Flow, Installer, Module, Phase, Request, Step, Target};
 use http::{Method, Status};
 use net::errno::{Errno, ErrnoMessage};
@@ -198,6 +198,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::Always(install),
     finish: finish_nothing,
 };

@@ -5,7 +5,7 @@ use crate::limit_req::{LogLevel, RefusalStatus};
 use crate::zones::{self, KeyedState, KeyedZone, Kind, NamedZone};
 use bstr::BString;
 use conf::{Level, Node};
-use engine::module::{Declare, Read, Variable, cells};
+use engine::module::{Declare, Install, Read, Variable, cells};
 use engine::{Build, Flow, Installer, Module, Phase, Request, Step};
 use http::Status;
 use schema::value::{argument, number};
@@ -89,7 +89,7 @@ pub static MODULE: Module = Module {
         doc: "What limits on connections said: PASSED, REJECTED or REJECTED_DRY_RUN.",
     }],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish,
 };
 

@@ -4,7 +4,7 @@ use crate::cidr::invalid_parameter;
 use crate::zones::{self, KeyedZone, Kind, NamedZone};
 use bstr::BString;
 use conf::{Level, Node};
-use engine::module::{Declare, Read, Variable, cells};
+use engine::module::{Declare, Install, Read, Variable, cells};
 use engine::{Answer, Ask, Build, Flow, Installer, Module, Phase, Request, Step};
 use http::Status;
 use schema::value::{argument, number};
@@ -95,7 +95,7 @@ pub static MODULE: Module = Module {
         doc: "What limits on the rate said: PASSED, DELAYED, REJECTED, DELAYED_DRY_RUN or REJECTED_DRY_RUN.",
     }],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish,
 };
 

@@ -7,7 +7,7 @@
 use bstr::{BStr, BString, ByteSlice};
 use conf::{Level, Node, Word};
 use engine::log::{LogId, Target};
-use engine::module::{Declare, cells, finish_nothing};
+use engine::module::{Declare, Install, cells, finish_nothing};
 use engine::{Build, Installer, Logger, Module, Request};
 use net::errno::ErrnoMessage;
 use net::log::Buffering;
@@ -105,7 +105,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::Always(install),
     finish: finish_nothing,
 };
 

@@ -2,7 +2,7 @@
 
 use bstr::BString;
 use conf::Node;
-use engine::module::{cells, finish_nothing, install_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::variables::Computed;
 use engine::{Build, Declare, Module, Request};
 use schema::directive::Idle;
@@ -114,6 +114,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<()>,
-    install: install_nothing,
+    install: Install::Never,
     finish: finish_nothing,
 };

@@ -2,7 +2,7 @@
 
 use bstr::BString;
 use conf::Node;
-use engine::module::{Declare, cells, finish_nothing};
+use engine::module::{Declare, Install, cells, finish_nothing};
 use engine::{Answer, Ask, Build, Flow, Installer, Module, Phase, Request, Step, Target};
 use schema::value::argument;
 use schema::{Directive, Flag, Inherit, Problem, field};
@@ -36,7 +36,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

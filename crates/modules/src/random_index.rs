@@ -2,7 +2,7 @@
 
 use crate::files;
 use conf::Level;
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::{Answer, Ask, Flow, Installer, Module, Phase, Request, Step, Target};
 use http::{Method, Status};
 use schema::{Directive, Flag, Inherit, Problem, field};
@@ -85,6 +85,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };

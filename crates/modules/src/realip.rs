@@ -3,7 +3,7 @@
 use crate::cidr::Network;
 use bstr::{BString, ByteSlice};
 use conf::Node;
-use engine::module::{Variable, cells, finish_nothing};
+use engine::module::{Install, Variable, cells, finish_nothing};
 use engine::{Build, Flow, Installer, Module, Phase, Request, Step};
 use http::Fields;
 use net::address::Address;
@@ -78,7 +78,7 @@ pub static MODULE: Module = Module {
         ),
     ],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

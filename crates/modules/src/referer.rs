@@ -3,7 +3,7 @@
 use bstr::{BStr, BString};
 use conf::{Diagnostic, Node, Word};
 use engine::core::{SERVER_INDEX, ServerCore};
-use engine::module::{CompiledRegex, Declare, Read, Variable, cells, finish_nothing};
+use engine::module::{CompiledRegex, Declare, Install, Read, Variable, cells, finish_nothing};
 use engine::{Build, Installer, Module, Request};
 use schema::value::argument;
 use schema::{Directive, Idle, Inherit, Problem};
@@ -62,7 +62,7 @@ pub static MODULE: Module = Module {
         doc: "1 if the Referer is none of valid_referers.",
     }],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

@@ -2,7 +2,7 @@
 
 use bstr::BString;
 use conf::Diagnostic;
-use engine::module::{Read, Variable, cells, finish_nothing};
+use engine::module::{Install, Read, Variable, cells, finish_nothing};
 use engine::{Installer, Module, Request};
 use http::authorization::{Base64, decode_base64};
 use md5::{Digest, Md5};
@@ -64,7 +64,7 @@ pub static MODULE: Module = Module {
         },
     ],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

@@ -3,7 +3,7 @@
 
 use bstr::BString;
 use conf::Node;
-use engine::module::{cells, finish_nothing, install_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::variables::Computed;
 use engine::{Build, Declare, Module, Request};
 use schema::value::argument;
@@ -57,6 +57,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<()>,
-    install: install_nothing,
+    install: Install::Never,
     finish: finish_nothing,
 };

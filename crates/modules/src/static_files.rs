@@ -5,7 +5,7 @@ use crate::files;
 use bstr::ByteSlice;
 use conf::Level;
 use engine::flow::FileQuery;
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::{Answer, Ask, Flow, Installer, Module, Phase, Request, Step};
 use http::{Method, Status};
 use schema::{Places, Problem};
@@ -71,6 +71,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<()>,
-    install,
+    install: Install::Always(install),
     finish: finish_nothing,
 };

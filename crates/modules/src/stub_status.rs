@@ -1,7 +1,7 @@
 //! `stub_status`: how many connections and requests there are (nginx's manual, ngx_http_stub_status_module).
 
 use conf::Node;
-use engine::module::{Declare, Variable, cells, finish_nothing};
+use engine::module::{Declare, Install, Variable, cells, finish_nothing};
 use engine::thread::Statistics;
 use engine::{Build, Flow, Installer, Module, Reply, Request, Source, Step};
 use http::{Method, Status};
@@ -46,7 +46,7 @@ pub static MODULE: Module = Module {
         ),
     ],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

@@ -4,7 +4,7 @@ use crate::addition::weaken_etag;
 use crate::mime::MimeTypes;
 use conf::Node;
 use engine::flow::{Chunk, Chunks};
-use engine::module::{Declare, cells, finish_nothing};
+use engine::module::{Declare, Install, cells, finish_nothing};
 use engine::{Build, Filter, Installer, Module, Request, Transform};
 use schema::value::argument;
 use schema::{Directive, Flag, Inherit, Problem, field};
@@ -61,7 +61,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

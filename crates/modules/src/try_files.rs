@@ -4,7 +4,7 @@ use crate::files;
 use bstr::ByteSlice;
 use conf::{Level, Node};
 use engine::flow::FileQuery;
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::plan::Alias;
 use engine::{Answer, Ask, Build, Declare, Flow, Installer, Module, Phase, Request, Step, Target};
 use http::Status;
@@ -179,6 +179,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };

@@ -4,7 +4,7 @@
 use balance::{Method, Peer};
 use bstr::{BString, ByteSlice};
 use conf::{Node, Span, Word};
-use engine::module::{Build, Declare, Installer, Module, cells};
+use engine::module::{Build, Declare, Install, Installer, Module, cells};
 use engine::upstream::keepalive::Keepalive;
 use engine::upstream::url::{self, UpstreamUrl};
 use engine::upstream::{Server, Upstream};
@@ -378,6 +378,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: engine::upstream::variables::VARIABLES,
     cells: cells::<Conf>,
-    install,
+    install: Install::Always(install),
     finish,
 };

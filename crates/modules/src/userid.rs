@@ -2,7 +2,7 @@
 
 use bstr::{BStr, BString};
 use conf::{Level, Node};
-use engine::module::{Read, Variable, cells, finish_nothing};
+use engine::module::{Install, Read, Variable, cells, finish_nothing};
 use engine::{Build, Filter, Installer, Module, Request, Transform};
 use http::authorization::{Base64, decode_base64, encode_base64};
 use net::address::Address;
@@ -167,7 +167,7 @@ pub static MODULE: Module = Module {
         },
     ],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

@@ -54,6 +54,42 @@ pub struct Registry {
     by_entry: Vec<Option<(usize, &'static Directive)>>,
 }
 
+/// More modules than there are, each family counted.
+const MODULES_MAX: usize = 128;
+
+/// Some of the modules, by index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModuleSet(u128);
+
+impl ModuleSet {
+    /// These, one after the other.
+    ///
+    /// # Panics
+    /// Where there are not that many modules: a mistake in the program.
+    pub fn range(indexes: std::ops::Range<usize>) -> ModuleSet {
+        indexes.map(ModuleSet::one).fold(ModuleSet::default(), ModuleSet::and)
+    }
+
+    fn one(index: usize) -> ModuleSet {
+        assert!(index < MODULES_MAX, "there are at most {MODULES_MAX} modules");
+        ModuleSet(1 << index)
+    }
+
+    fn of(cells: &[(usize, ModuleCells)]) -> ModuleSet {
+        cells.iter().map(|(index, _)| ModuleSet::one(*index)).fold(ModuleSet::default(), ModuleSet::and)
+    }
+
+    /// Those of both.
+    pub fn and(self, other: ModuleSet) -> ModuleSet {
+        ModuleSet(self.0 | other.0)
+    }
+
+    /// Is any module in both?
+    pub fn meets(self, other: ModuleSet) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
 /// One bound block.
 pub struct Cells {
     /// What kind of block it is.
@@ -75,6 +111,8 @@ pub struct Cells {
 
 /// What the blocks inside one block have of it when they set nothing themselves.
 struct Inherited {
+    /// The modules of which a block around them sets something.
+    set: ModuleSet,
     /// Of modules of which a block around them sets something: what is inherited from there, by module index.
     heirs: Vec<(usize, Arc<Heir>)>,
     /// The defaults, by module index.
@@ -189,6 +227,12 @@ impl Cells {
         Arc::get_mut(&mut self.own[at].1)
     }
 
+    /// The modules of which this block or one around it sets something. All others have their defaults here.
+    pub fn set(&self) -> ModuleSet {
+        let around = self.inherited.as_ref().map(|inherited| inherited.set).unwrap_or_default();
+        around.and(ModuleSet::of(&self.own))
+    }
+
     /// The blocks inside that are of one of these places.
     pub fn inside(&self, places: Places) -> impl Iterator<Item = &Cells> {
         self.children.iter().filter(move |child| child.place.meets(places))
@@ -213,10 +257,11 @@ pub fn bind(
     if !report.is_empty() {
         hint_semicolons(&tree.root.nodes, &tree.sources, report);
     }
+    let set = ModuleSet::of(&root.own);
     fill_defaults(&mut root, registry, services, report);
     // The outermost block has every module's defaults; what it says itself is for the program.
     let defaults = (0..registry.modules.len()).filter_map(|index| root.own_cells(index).cloned()).collect();
-    inherit(&mut root, &Arc::new(Inherited { heirs: Vec::new(), defaults }), registry);
+    inherit(&mut root, &Arc::new(Inherited { set, heirs: Vec::new(), defaults }), registry);
     root
 }
 
@@ -443,12 +488,13 @@ impl Inherited {
         };
         let further = self.heirs.iter().filter(|(index, _)| own.iter().all(|(own, _)| own != index));
         let heirs = own.iter().map(heir).chain(further.cloned()).collect();
-        let made = Inherited { heirs, defaults: self.defaults.clone() };
+        let set = self.set.and(ModuleSet::of(own));
+        let made = Inherited { set, heirs, defaults: self.defaults.clone() };
         if made.heirs.len() <= LISTED_HEIRS_MAX {
             return made;
         }
         let defaults = (0..made.defaults.len()).filter_map(|index| made.cells(index).cloned()).collect();
-        Inherited { heirs: Vec::new(), defaults }
+        Inherited { set, heirs: Vec::new(), defaults }
     }
 }
 

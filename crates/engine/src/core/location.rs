@@ -5,11 +5,10 @@ use super::matcher::Matcher;
 use super::types::Types;
 use super::values::*;
 use crate::log::ErrorLog;
-use crate::module::{Build, Declare, Module, cells, finish_nothing, install_nothing};
+use crate::module::{Build, Declare, Install, Module, cells, finish_nothing};
 use crate::{own, variables};
 use bstr::{BString, ByteSlice};
 use conf::Node;
-use schema::value::argument;
 use schema::{
     Bitmask, Directive, Flag, Inherit, Milliseconds, Number, Offset, Places, Problem, Size, SizeTemplate,
     Value, field,
@@ -20,8 +19,6 @@ use template::Template;
 /// Settings of a location, and of the server and `http` blocks around it.
 #[derive(Default, Clone)]
 pub struct Core {
-    /// `root` or `alias`.
-    pub root: Inherit<Option<Root>>,
     /// Types by extension.
     pub types: Inherit<Option<Types>>,
     /// The type of files without a known extension.
@@ -126,15 +123,6 @@ pub struct Core {
     pub early_hints: Inherit<Vec<Template>>,
 }
 
-/// `root` or `alias`.
-#[derive(Clone)]
-pub struct Root {
-    /// The path, made absolute when it is constant.
-    pub path: Template,
-    /// `alias`: the location's prefix is cut from the URI.
-    pub alias: bool,
-}
-
 fn location(_none: &mut (), node: &Node, build: &mut Build) -> Result<(), Problem> {
     // The matcher belongs to the block this directive opens; the compiler asks for it by the block's place.
     let matcher = Matcher::parse(&node.args, build)?;
@@ -181,43 +169,6 @@ fn internal(core: &mut Core, node: &Node, _build: &mut Build) -> Result<(), Prob
     Ok(())
 }
 
-fn root(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> {
-    let alias = node.name.text == "alias";
-    let word = argument(node, 0)?;
-    if let Some(Some(before)) = core.root.value() {
-        if before.alias == alias {
-            return Err(Problem::duplicate(&node.name, core.root.span));
-        }
-        let other = if before.alias { "alias" } else { "root" };
-        return Err(Problem::new(format!(
-            "\"{}\" directive is duplicate, \"{other}\" directive was specified earlier",
-            node.name.text
-        )));
-    }
-    let around = build.matcher_around();
-    if alias && matches!(around, Some(Matcher::Named(_))) {
-        return Err(Problem::new("the \"alias\" directive cannot be used inside the named location"));
-    }
-    let variables = word.text.contains(&b'$');
-    for forbidden in ["$document_root", "${document_root}", "$realpath_root", "${realpath_root}"] {
-        if variables && word.text.contains_str(forbidden) {
-            let name = if forbidden.contains("document") { "$document_root" } else { "$realpath_root" };
-            let text = format!("the {name} variable cannot be used in the \"{}\" directive", node.name.text);
-            return Err(Problem::new(text).on(word));
-        }
-    }
-    let mut path = word.text.clone();
-    if !alias && path.len() > 1 && path.ends_with(b"/") {
-        path.pop();
-    }
-    if !path.contains(&b'$') {
-        path = build.full_path(path.as_ref());
-    }
-    let path = build.template(path.as_ref()).map_err(|problem| problem.on(word))?;
-    core.root.put(Some(Root { path, alias }), Some(node.name.span));
-    Ok(())
-}
-
 fn types(core: &mut Core, node: &Node, build: &mut Build) -> Result<(), Problem> {
     let before = core.types.value().cloned().flatten();
     let made = Types::parse(node, before.as_ref(), build)?;
@@ -259,18 +210,6 @@ pub(super) static MODULE: Module = Module {
             default: "",
             set: &Declare { nested: Some(|_| Places::LIMIT_EXCEPT), ..Declare::new(limit_except) },
             doc: "Opens a block for all methods but those named.",
-        },
-        Directive {
-            name: "root",
-            default: "html",
-            set: own!(Core, root, root),
-            doc: "The folder that files are served from.",
-        },
-        Directive {
-            name: "alias",
-            default: "html",
-            set: own!(Core, root, root),
-            doc: "The folder that stands for the location's prefix.",
         },
         Directive {
             name: "types",
@@ -586,6 +525,6 @@ pub(super) static MODULE: Module = Module {
     families: &[],
     variables: variables::CORE,
     cells: cells::<Core>,
-    install: install_nothing,
+    install: Install::Never,
     finish: finish_nothing,
 };

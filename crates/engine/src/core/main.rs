@@ -1,7 +1,7 @@
 //! Directives of the file's top level and of `events {}`: what the program itself needs.
 
 use super::worker::{Affinity, Priority};
-use crate::module::{Declare, Module, cells, finish_nothing, install_nothing};
+use crate::module::{Declare, Install, Module, cells, finish_nothing};
 use bstr::BString;
 use conf::Node;
 use schema::value::{argument, number};
@@ -268,6 +268,6 @@ pub(super) static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<MainCore>,
-    install: install_nothing,
+    install: Install::Never,
     finish: finish_nothing,
 };

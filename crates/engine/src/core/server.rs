@@ -2,7 +2,7 @@
 
 use super::listen::ListenLine;
 use super::values::PrereadSize;
-use crate::module::{Build, CompiledRegex, Declare, Module, cells, finish_nothing, install_nothing};
+use crate::module::{Build, CompiledRegex, Declare, Install, Module, cells, finish_nothing};
 use bstr::{BString, ByteSlice};
 use conf::{Node, Span, Word};
 use schema::value::{argument, invalid_value, number, size};
@@ -248,6 +248,6 @@ pub(super) static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<ServerCore>,
-    install: install_nothing,
+    install: Install::Never,
     finish: finish_nothing,
 };

@@ -167,7 +167,7 @@ fn real_path(path: &[u8], out: &mut Vec<u8>) -> bool {
 
 fn document_root(request: &mut Request, out: &mut Vec<u8>) -> bool {
     let plan = request.plan;
-    match &*plan.core.root {
+    match &*plan.folder.root {
         None => put(out, &request.thread.default_root),
         Some(root) => {
             let path = request.render(&root.path);

@@ -10,7 +10,7 @@ use bstr::{BString, ByteSlice};
 use conf::{Node, Word};
 use engine::acme::{ChallengeKind, Profile, board};
 use engine::flow::{Answer, Ask, Phase};
-use engine::module::cells;
+use engine::module::{Install, cells};
 use engine::{Build, Declare, Flow, Installer, Module, Reply, Request, Source, Step};
 use http::Status;
 use schema::value::argument;
@@ -313,7 +313,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::Always(install),
     finish: settings::finish,
 };
 

@@ -6,7 +6,7 @@ mod password;
 use bstr::{BStr, BString};
 use conf::{Level, Node};
 use engine::flow::SmallFile;
-use engine::module::{Declare, cells, finish_nothing};
+use engine::module::{Declare, Install, cells, finish_nothing};
 use engine::{Answer, Ask, Build, Flow, Installer, Module, Phase, Request, Step};
 use http::Status;
 use http::authorization::Basic;
@@ -49,7 +49,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

@@ -6,7 +6,7 @@ use crate::files;
 use crate::random_index::{folder, refused};
 use bstr::ByteSlice;
 use conf::Level;
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::{Answer, Ask, Flow, Installer, Module, Phase, Reply, Request, Source, Step};
 use http::Status;
 use net::file::DirectoryEntry;
@@ -175,6 +175,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };

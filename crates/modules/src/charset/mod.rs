@@ -5,7 +5,7 @@ mod recode;
 use crate::mime::{MimeTypes, split_charset};
 use bstr::{BStr, BString, ByteSlice};
 use conf::{Diagnostic, Level, Node};
-use engine::module::{Declare, cells, finish_nothing};
+use engine::module::{Declare, Install, cells, finish_nothing};
 use engine::{Build, Filter, Installer, Module, Request, Transform};
 use recode::{Direction, Recode, Table};
 use schema::value::argument;
@@ -70,7 +70,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

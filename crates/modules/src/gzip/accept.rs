@@ -3,7 +3,7 @@
 
 use bstr::ByteSlice;
 use conf::Node;
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::{Build, Declare, Installer, Module, Request};
 use http::{Fields, Version};
 use schema::value::Bits;
@@ -63,18 +63,26 @@ struct Disabled {
     msie6: bool,
 }
 
-/// What the settings of a location say, kept for its plan.
-pub struct Accept {
+/// What the settings of a location say, kept for its plan where they are not the defaults.
+struct Accept {
     /// Answers say that they depend on `Accept-Encoding`.
-    pub vary: bool,
+    vary: bool,
     version_min: Version,
     proxied: u32,
     disabled: Disabled,
 }
 
+/// What the defaults of the rows come to.
+static DEFAULT: Accept = Accept {
+    vary: false,
+    version_min: Version::HTTP_11,
+    proxied: 0,
+    disabled: Disabled { agents: Vec::new(), msie6: false },
+};
+
 /// May this request be answered with gzip? Looks at the answer's head too, for requests that came through a proxy.
 pub fn is_accepted(request: &Request) -> bool {
-    let Some(accept) = request.plan.kept::<Accept>() else { return false };
+    let accept = Accept::of(request);
     let fields = &request.head.fields;
     if request.subrequest || !fields.get(b"Accept-Encoding").is_some_and(takes_gzip) {
         return false;
@@ -93,15 +101,29 @@ pub fn is_accepted(request: &Request) -> bool {
 #[derive(Default)]
 struct Said(bool);
 
+/// Do answers say that they depend on `Accept-Encoding`?
+pub fn varies(request: &Request) -> bool {
+    Accept::of(request).vary
+}
+
 /// The answer depends on `Accept-Encoding`: says so once, where that is wanted.
 pub fn vary(request: &mut Request) {
-    let wanted = request.plan.kept::<Accept>().is_some_and(|accept| accept.vary);
-    if wanted && !std::mem::replace(&mut request.note::<Said>().0, true) {
+    if varies(request) && !std::mem::replace(&mut request.note::<Said>().0, true) {
         request.response.fields.push(b"Vary", b"Accept-Encoding");
     }
 }
 
 impl Accept {
+    fn of<'a>(request: &'a Request) -> &'a Accept {
+        request.plan.kept::<Accept>().unwrap_or(&DEFAULT)
+    }
+
+    fn is_default(&self) -> bool {
+        let Disabled { agents, msie6 } = &self.disabled;
+        let of_requests = (self.vary, self.version_min, self.proxied);
+        of_requests == (DEFAULT.vary, DEFAULT.version_min, DEFAULT.proxied) && agents.is_empty() && !msie6
+    }
+
     fn accepts_proxied(&self, request: &Request) -> bool {
         let wants = |bit: u32| self.proxied & bit != 0;
         if self.proxied & 1 != 0 || self.proxied == 0 {
@@ -202,7 +224,9 @@ fn install(installer: &mut Installer) -> Result<(), Problem> {
         proxied: conf.proxied.bits,
         disabled: (*conf.disable).clone(),
     });
-    installer.keep_shared(accept);
+    if !accept.is_default() {
+        installer.keep_shared(accept);
+    }
     Ok(())
 }
 
@@ -243,7 +267,7 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };
 

@@ -6,7 +6,7 @@ mod stream;
 use crate::addition::weaken_etag;
 use crate::mime::MimeTypes;
 use conf::Node;
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::{Filter, Installer, Module, Request, Transform, Variable};
 use http::Status;
 use schema::directive::{Idle, IdleOwn};
@@ -178,6 +178,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[Variable::plain("gzip_ratio", ratio, "How many times smaller compression made the answer.")],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };

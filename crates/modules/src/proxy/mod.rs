@@ -8,7 +8,7 @@ use bstr::{BString, ByteSlice};
 use conf::{Node, Span};
 use engine::Request;
 use engine::core::Matcher;
-use engine::module::{Build, Declare, Installer, Module, Variable, cells, finish_nothing};
+use engine::module::{Build, Declare, Install, Installer, Module, Variable, cells, finish_nothing};
 use engine::own;
 use engine::upstream::settings::{Settings, family};
 use pass::{Pass, ProxyStep};
@@ -281,6 +281,6 @@ pub static MODULE: Module = Module {
         ),
     ],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };

@@ -9,7 +9,7 @@ mod read;
 use bstr::{BStr, BString, ByteSlice};
 use conf::{Level, Span};
 use engine::flow::FileQuery;
-use engine::module::{CompiledRegex, cells, finish_nothing};
+use engine::module::{CompiledRegex, Install, cells, finish_nothing};
 use engine::variables::Computed;
 use engine::{Answer, Ask, Declare, Flow, Installer, Module, Phase, PlanId, Reply, Request, Source, Step};
 use http::Status;
@@ -494,6 +494,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: &[],
     cells: cells::<Conf>,
-    install,
+    install: Install::WhereSet(install),
     finish: finish_nothing,
 };

@@ -13,7 +13,7 @@ mod variables;
 use bstr::{BString, ByteSlice};
 use conf::{Node, Span, Word};
 use engine::Module;
-use engine::module::{cells, finish_nothing};
+use engine::module::{Install, cells, finish_nothing};
 use engine::tls::VerifyClient;
 use net::tls::IdentityCache;
 use schema::value::{Bitmask, Bits, argument, number, seconds, size};
@@ -367,6 +367,6 @@ pub static MODULE: Module = Module {
     families: &[],
     variables: variables::VARIABLES,
     cells: cells::<Conf>,
-    install: settings::install,
+    install: Install::Always(settings::install),
     finish: finish_nothing,
 };
