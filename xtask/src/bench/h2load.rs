@@ -1,18 +1,15 @@
 //! h2load, the load generator for HTTP/2: how it is called and what it says.
 
 use super::Sample;
+use super::process::bound_to_us;
+use super::turns::Program;
 use super::workload::Figure;
-use std::process::Command;
 
 /// Puts load on a server for some seconds.
-pub fn run(url: &str, connections: u32, streams: u32, seconds: u32) -> Result<Sample, String> {
-    let mut command = Command::new("h2load");
-    command.args(["-t1", &format!("-c{connections}"), &format!("-m{streams}"), &format!("-D{seconds}"), url]);
-    let output = command.output().map_err(|e| format!("h2load: {e}"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    parse(&text).ok_or_else(|| {
-        format!("h2load {url} said: {}{}", text.trim(), String::from_utf8_lossy(&output.stderr).trim())
-    })
+pub fn begin(url: &str, connections: u32, streams: u32, seconds: u32) -> Result<Program, String> {
+    let mut command = bound_to_us("h2load", "KILL");
+    command.args(["-t1", &format!("-c{connections}"), &format!("-m{streams}"), &format!("-D{seconds}")]);
+    Program::start(&format!("h2load {url}"), command.arg(url), parse)
 }
 
 /// Reads h2load's report, which knows neither median nor percentiles.

@@ -1,9 +1,10 @@
 //! What is done to a running server, and the figures that come of it.
 
 use super::peer::{Peer, Places, Running};
-use super::process::{cpu_time, memory_kib, watched};
+use super::process::{CpuTime, cpu_time, memory_kib, watched};
+use super::turns::Generator;
 use super::workload::{Figure, Load, Workload};
-use super::{Sample, h2load, wrk};
+use super::{Sample, h2load, websocket, wrk};
 use std::fs::OpenOptions;
 use std::io::{Error, ErrorKind, Read, Result as IoResult, Write};
 use std::net::TcpStream;
@@ -13,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long an answer may take before it counts as lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of an answer that are read at most.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// After how long a server that has nothing to do has given back what it gives back.
 const REST: Duration = Duration::from_millis(1500);
@@ -27,34 +28,54 @@ pub fn measure(peer: &Peer, workload: &Workload, running: &Running, seconds: u32
     let listen = &running.places.listen;
     let before = cpu_time(&pids);
     let mut sample = match workload.load {
-        Load::Wrk { connections, path, close, script } => {
-            let url = format!("{}://{listen}{path}", workload.scheme());
-            wrk::run(&url, connections, close, script, seconds)?
+        Load::Wrk { .. } | Load::H2 { .. } | Load::WebSocket { .. } => {
+            begin(workload, listen, seconds)?.ok_or("no such load")?.finish()?
         }
-        Load::H2 { connections, streams, path } => {
-            h2load::run(&format!("http://{listen}{path}"), connections, streams, seconds)?
-        }
-        Load::WebSocket { connections } => messages(listen, connections, seconds).map_err(in_words)?,
         Load::Idle { connections } => idle(listen, connections, &pids)?,
         Load::Reload => reload(peer, workload, running)?,
         Load::Start => first_answer(running)?,
         Load::Balance { connections } => balance(listen, connections, workload.workers, &pids)?,
     };
-    let spent = cpu_time(&pids).since(before);
+    add_cost(&mut sample, cpu_time(&pids).since(before));
+    add_memory(&mut sample, running);
+    Ok(sample)
+}
+
+/// Begins the load of a workload that goes on without a pause; none when its load is another kind.
+pub fn begin(workload: &Workload, listen: &str, seconds: u32) -> Result<Option<Box<dyn Generator>>, String> {
+    Ok(match workload.load {
+        Load::Wrk { connections, path, close, script } => {
+            let url = format!("{}://{listen}{path}", workload.scheme());
+            Some(Box::new(wrk::begin(&url, connections, close, script, seconds)?))
+        }
+        Load::H2 { connections, streams, path } => {
+            Some(Box::new(h2load::begin(&format!("http://{listen}{path}"), connections, streams, seconds)?))
+        }
+        Load::WebSocket { connections } => Some(Box::new(websocket::begin(listen, connections, seconds))),
+        Load::Idle { .. } | Load::Reload | Load::Start | Load::Balance { .. } => None,
+    })
+}
+
+/// What a server spent, for each of the requests.
+pub fn add_cost(sample: &mut Sample, spent: CpuTime) {
     if let Some(requests) = sample.get(&Figure::Requests).copied() {
         let cpu = spent.total_ns as f64 / 1e3 / requests;
         sample.insert(Figure::Cpu, cpu);
         sample.insert(Figure::User, cpu * spent.user_share());
     }
+}
+
+/// The memory of a server, where nothing more exact is known.
+pub fn add_memory(sample: &mut Sample, running: &Running) {
     sample.entry(Figure::Memory).or_insert_with(|| memory_kib(&running.processes()) as f64);
-    Ok(sample)
 }
 
 fn in_words(error: Error) -> String {
     error.to_string()
 }
 
-fn connect(listen: &str) -> IoResult<TcpStream> {
+/// A connection that breaks when nothing comes.
+pub fn connect(listen: &str) -> IoResult<TcpStream> {
     let stream = TcpStream::connect(listen)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -97,57 +118,8 @@ fn good_answer(stream: &mut TcpStream) -> IoResult<String> {
     Err(Error::other(format!("answered {}", answer.lines().next().unwrap_or_default())))
 }
 
-/// Sends messages that come back, one at a time on each connection.
-fn messages(listen: &str, connections: u32, seconds: u32) -> IoResult<Sample> {
-    let end = Instant::now() + Duration::from_secs(seconds.into());
-    let one = || -> IoResult<Vec<u64>> {
-        let mut stream = connect(listen)?;
-        stream.write_all(
-            b"GET /ws HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        )?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") && head.len() < ANSWER_BYTES_MAX {
-            let mut byte = [0];
-            stream.read_exact(&mut byte)?;
-            head.push(byte[0]);
-        }
-        if !head.starts_with(b"HTTP/1.1 101") {
-            return Err(Error::other(format!("answered {}", String::from_utf8_lossy(&head).trim())));
-        }
-        // A masked text message of 64 bytes (RFC 6455 section 5.2); the back end sends it back as it is.
-        let mut message = vec![0x81, 0x80 | 64, 1, 2, 3, 4];
-        message.extend([b'm'; 64]);
-        let mut times = Vec::new();
-        let mut back = vec![0; message.len()];
-        while Instant::now() < end {
-            let begin = Instant::now();
-            stream.write_all(&message)?;
-            stream.read_exact(&mut back)?;
-            times.push(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        }
-        Ok(times)
-    };
-    let mut times = Vec::new();
-    std::thread::scope(|scope| -> IoResult<()> {
-        let threads: Vec<_> = (0..connections).map(|_| scope.spawn(one)).collect();
-        for thread in threads {
-            times.extend(thread.join().map_err(|_| Error::other("a client broke"))??);
-        }
-        Ok(())
-    })?;
-    times.sort_unstable();
-    Ok(Sample::from([
-        (Figure::Requests, times.len() as f64),
-        (Figure::Rate, times.len() as f64 / f64::from(seconds)),
-        (Figure::Half, percentile(&times, 50)),
-        (Figure::Tail, percentile(&times, 99)),
-        (Figure::Failed, 0.0),
-    ]))
-}
-
 /// So many of a hundred sorted times, in nanoseconds, are no longer than this, in microseconds.
-fn percentile(times: &[u64], part: usize) -> f64 {
+pub fn percentile(times: &[u64], part: usize) -> f64 {
     let at = (times.len() * part / 100).min(times.len().saturating_sub(1));
     times.get(at).map_or(0.0, |ns| *ns as f64 / 1e3)
 }

@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: Gapura beside its peers, on the same configuration, in the same minute.
 //!
-//! One worker runs on core 0; the load generator and the back ends on core 1. Rounds are interleaved server by server, so
-//! that what disturbs the machine disturbs all of them, and ratios are taken round by round. `bench/README.md` tells
-//! how to read the result.
+//! One worker runs on core 0; the load generators and the back ends on core 1. The servers of a round are measured in
+//! short turns, or one after the other where that is not possible, so that what disturbs the machine disturbs all of
+//! them, and ratios are taken round by round. `bench/README.md` tells how to read the result.
 
 mod h2load;
 mod load;
@@ -12,6 +12,8 @@ mod peer;
 mod picture;
 mod process;
 mod report;
+mod turns;
+mod websocket;
 mod workload;
 mod wrk;
 
@@ -171,25 +173,9 @@ fn run_workload(
             Entry { label: peer.label.clone(), samples: Vec::new(), failure: None, looks: Vec::new() };
         entries.push((entry, station));
     }
-    for round in 0..options.rounds {
-        for (entry, station) in entries.iter_mut().filter(|(entry, _)| entry.failure.is_none()) {
-            match station.round(options.seconds) {
-                Ok(sample) => {
-                    let value = sample.get(&workload.figure).copied().unwrap_or(f64::NAN);
-                    let title = workload.figure.title();
-                    let round = round + 1;
-                    progress(&format!(
-                        "{step} {round}/{}: {} {value:.2} {title}",
-                        options.rounds, entry.label
-                    ));
-                    entry.samples.push(sample);
-                }
-                Err(message) => {
-                    progress(&format!("{step}: {} left out: {message}", entry.label));
-                    entry.failure = Some(message);
-                }
-            }
-        }
+    for round in 1..=options.rounds {
+        let step = format!("{step} {round}/{}", options.rounds);
+        run_round(workload, &mut entries, options.seconds, &step);
     }
     for (entry, station) in entries.iter_mut().filter(|(entry, _)| entry.failure.is_none()) {
         if options.syscalls {
@@ -201,6 +187,47 @@ fn run_workload(
     }
     report.add(workload, entries.into_iter().map(|(entry, _)| entry).collect());
     Ok(())
+}
+
+/// Runs a round of those that still take part.
+fn run_round(workload: &Workload, entries: &mut [(Entry, Station<'_>)], seconds: u32, step: &str) {
+    let mut ready: Vec<_> = entries.iter_mut().filter(|(entry, _)| entry.failure.is_none()).collect();
+    if !workload.has_turns() || ready.len() < 2 {
+        for (entry, station) in ready {
+            note(workload, entry, station.round(seconds), step);
+        }
+        return;
+    }
+    let mut servers = Vec::new();
+    let mut to_note = Vec::new();
+    for (entry, station) in &mut ready {
+        match station.running() {
+            Ok(running) => {
+                servers.push(running);
+                to_note.push(entry);
+            }
+            Err(message) => note(workload, entry, Err(message), step),
+        }
+    }
+    progress(&format!("{step}: {} servers in turns", servers.len()));
+    for (entry, sample) in to_note.into_iter().zip(turns::round(workload, &servers, seconds)) {
+        note(workload, entry, sample, step);
+    }
+}
+
+/// Keeps the result of a server's round and shows it; a server that failed is left out from now on.
+fn note(workload: &Workload, entry: &mut Entry, result: Result<Sample, String>, step: &str) {
+    match result {
+        Ok(sample) => {
+            let value = sample.get(&workload.figure).copied().unwrap_or(f64::NAN);
+            progress(&format!("{step}: {} {value:.2} {}", entry.label, workload.figure.title()));
+            entry.samples.push(sample);
+        }
+        Err(message) => {
+            progress(&format!("{step}: {} left out: {message}", entry.label));
+            entry.failure = Some(message);
+        }
+    }
 }
 
 /// A server that is measured, and its process as long as one lives.

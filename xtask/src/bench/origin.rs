@@ -2,11 +2,12 @@
 //! swallowing uploads, echoing, being slow.
 
 use super::peer::{Places, fill};
+use super::process::bound_to_us;
 use crate::spec::{find_nginx, root};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ impl Origins {
         let conf = places.run.join("origin.conf");
         std::fs::write(&conf, fill(&text, places, &[])).map_err(|e| e.to_string())?;
         let said = File::create(places.run.join("origin.out")).map_err(|e| e.to_string())?;
-        let mut command = Command::new(&nginx);
+        let mut command = bound_to_us(&nginx, "TERM");
         command.arg("-p").arg(&places.run).arg("-c").arg(&conf).stdin(Stdio::null());
         command.stdout(said.try_clone().map_err(|e| e.to_string())?).stderr(said);
         let child = command.spawn().map_err(|e| format!("{}: {e}", nginx.display()))?;

@@ -1,7 +1,7 @@
 //! The servers that are compared: what they are, how their configuration is made, how they are started and ended.
 
-use super::process;
-use super::workload::{self, Conf, Workload};
+use super::process::{self, bound_to_us};
+use super::workload::{self, Conf, Load, Workload};
 use crate::spec::{build_gapura_release, find_in_path, find_nginx, root};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
@@ -182,7 +182,11 @@ impl Running {
         let said_path = places.run.join("out");
         let said = File::create(&said_path).map_err(|e| e.to_string())?;
         let cores = if pinned { "0" } else { "0-1023" };
-        let mut command = Command::new("taskset");
+        let mut command = match workload.load {
+            // Each program more on the way would lengthen the time that is measured.
+            Load::Start => Command::new("taskset"),
+            _ => bound_to_us("taskset", "TERM"),
+        };
         command.args(["-c", cores]).arg(&peer.path).current_dir(&places.run).stdin(Stdio::null());
         match peer.kind {
             Kind::Nginx => command
@@ -197,7 +201,7 @@ impl Running {
         };
         command.stdout(said.try_clone().map_err(|e| e.to_string())?).stderr(said);
         let begin = Instant::now();
-        let child = command.spawn().map_err(|e| format!("taskset: {e}"))?;
+        let child = command.spawn().map_err(|e| format!("{}: {e}", command.get_program().display()))?;
         let mut running = Self { child, places: places.clone(), started_in: Duration::ZERO };
         let gone = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
         while !is_open(&places.listen) {

@@ -1,7 +1,18 @@
-//! What the kernel knows about the processes of a server: time, memory, event queues.
+//! What the kernel knows about the processes of a server (time, memory, event queues), and what it does for us when we
+//! end before them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::process::Command;
+
+/// A program that gets a signal, named as `setpriv` does, when the thread that starts it ends, however that comes: a
+/// Ctrl-C does not reach a process that is halted, and a server in the background would never hear of it.
+pub fn bound_to_us(program: impl AsRef<OsStr>, signal: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", signal]).arg(program);
+    command
+}
 
 /// CPU time of some processes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -107,6 +118,9 @@ fn stat_field(stat: &str, number: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Stdio;
 
     #[test]
     fn fields_come_after_the_name() {
@@ -114,6 +128,20 @@ mod tests {
         for (number, value) in [(4, Some(7)), (14, Some(15)), (15, Some(16)), (2, None), (99, None)] {
             assert_eq!(stat_field(stat, number), value, "{number}");
         }
+    }
+
+    #[test]
+    fn a_program_that_is_bound_to_us_does_not_outlive_us() {
+        let begin = || {
+            let mut command = bound_to_us("sh", "KILL");
+            let mut child =
+                command.args(["-c", "echo; kill -STOP $$"]).stdout(Stdio::piped()).spawn().expect("a shell");
+            // It is bound as soon as it says something.
+            child.stdout.take().expect("its output").read_exact(&mut [0]).expect("a line");
+            child
+        };
+        let mut child = std::thread::spawn(begin).join().expect("a program");
+        assert_eq!(child.wait().expect("its end").signal(), Some(9));
     }
 
     #[test]

@@ -36,6 +36,13 @@ impl Workload {
     pub fn scheme(&self) -> &'static str {
         if matches!(self.conf, Conf::File("tls")) { "https" } else { "http" }
     }
+
+    /// Whether several servers are measured in turns: their load goes on without a pause, and what counts is CPU time,
+    /// not the time of an answer, which turns would falsify.
+    pub fn has_turns(&self) -> bool {
+        let is_steady = matches!(self.load, Load::Wrk { .. } | Load::H2 { .. } | Load::WebSocket { .. });
+        is_steady && self.figure == Figure::Cpu
+    }
 }
 
 impl Figure {

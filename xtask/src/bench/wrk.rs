@@ -1,31 +1,31 @@
 //! wrk, the load generator: how it is called and what it says.
 
 use super::Sample;
+use super::load::PATIENCE;
+use super::process::bound_to_us;
+use super::turns::Program;
 use super::workload::Figure;
 use crate::spec::root;
-use std::process::Command;
 
 /// Puts load on a server for some seconds.
-pub fn run(
+pub fn begin(
     url: &str,
     connections: u32,
     close: bool,
     script: Option<&str>,
     seconds: u32,
-) -> Result<Sample, String> {
-    let mut command = Command::new("wrk");
+) -> Result<Program, String> {
+    let mut command = bound_to_us("wrk", "KILL");
     command.args(["-t1", "--latency", &format!("-c{connections}"), &format!("-d{seconds}s")]);
+    // Answers are under way while wrk is halted, too.
+    command.arg(format!("--timeout={}s", PATIENCE.as_secs()));
     if close {
         command.args(["-H", "Connection: close"]);
     }
     if let Some(script) = script {
         command.arg("-s").arg(root().join("bench/load").join(script));
     }
-    let output = command.arg(url).output().map_err(|e| format!("wrk: {e}"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    parse(&text).ok_or_else(|| {
-        format!("wrk {url} said: {}{}", text.trim(), String::from_utf8_lossy(&output.stderr).trim())
-    })
+    Program::start(&format!("wrk {url}"), command.arg(url), parse)
 }
 
 /// Reads wrk's report.
