@@ -26,7 +26,7 @@ const REST: Duration = Duration::from_millis(1500);
 pub fn measure(peer: &Peer, workload: &Workload, running: &Running, seconds: u32) -> Result<Sample, String> {
     let pids = running.processes();
     let listen = &running.places.listen;
-    let before = cpu_time(&pids);
+    let before = Spent::until_now(running);
     let mut sample = match workload.load {
         Load::Wrk { .. } | Load::H2 { .. } | Load::WebSocket { .. } => {
             begin(workload, listen, seconds)?.ok_or("no such load")?.finish()?
@@ -36,7 +36,7 @@ pub fn measure(peer: &Peer, workload: &Workload, running: &Running, seconds: u32
         Load::Start => first_answer(running)?,
         Load::Balance { connections } => balance(listen, connections, workload.workers, &pids)?,
     };
-    add_cost(&mut sample, cpu_time(&pids).since(before));
+    before.add_cost(&mut sample, running)?;
     add_memory(&mut sample, running);
     Ok(sample)
 }
@@ -56,12 +56,31 @@ pub fn begin(workload: &Workload, listen: &str, seconds: u32) -> Result<Option<B
     })
 }
 
-/// What a server spent, for each of the requests.
-pub fn add_cost(sample: &mut Sample, spent: CpuTime) {
-    if let Some(requests) = sample.get(&Figure::Requests).copied() {
+/// What the processes of a server spent until a moment.
+pub struct Spent {
+    processes: Vec<u32>,
+    time: CpuTime,
+}
+
+impl Spent {
+    /// Of a server that runs.
+    pub fn until_now(running: &Running) -> Self {
+        let processes = running.processes();
+        Self { time: cpu_time(&processes), processes }
+    }
+
+    /// What it spent since then, for each of the requests.
+    pub fn add_cost(&self, sample: &mut Sample, running: &Running) -> Result<(), String> {
+        let Some(requests) = sample.get(&Figure::Requests).copied() else { return Ok(()) };
+        let now = running.processes();
+        if self.processes.iter().any(|pid| !now.contains(pid)) {
+            return Err("a process of the server ended, and nobody knows what it spent".to_owned());
+        }
+        let spent = cpu_time(&self.processes).since(self.time);
         let cpu = spent.total_ns as f64 / 1e3 / requests;
         sample.insert(Figure::Cpu, cpu);
         sample.insert(Figure::User, cpu * spent.user_share());
+        Ok(())
     }
 }
 

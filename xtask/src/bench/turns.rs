@@ -4,8 +4,8 @@
 //! What else the machine does comes and goes over seconds and moves what a request costs by a tenth and more. In short
 //! turns every server has its share of good and bad moments, so that the ratio of two of them stays where it is.
 
+use super::load::Spent;
 use super::peer::Running;
-use super::process::{CpuTime, cpu_time};
 use super::workload::{Figure, Workload};
 use super::{Sample, load};
 use rustix::process::{Pid, Signal, kill_process};
@@ -123,22 +123,20 @@ impl Turns {
 /// A server's part of a round.
 struct Part<'a> {
     running: &'a Running,
-    processes: Vec<u32>,
-    before: CpuTime,
+    before: Spent,
     turns: Turns,
 }
 
 impl<'a> Part<'a> {
     fn begin(workload: &Workload, running: &'a Running, seconds: u32) -> Result<Self, String> {
-        let processes = running.processes();
-        let before = cpu_time(&processes);
+        let before = Spent::until_now(running);
         let turns = Turns::begin(begin_load(workload, running, seconds)?);
-        Ok(Self { running, processes, before, turns })
+        Ok(Self { running, before, turns })
     }
 
     fn finish(self) -> Result<Sample, String> {
         let mut sample = self.turns.finish()?;
-        load::add_cost(&mut sample, cpu_time(&self.processes).since(self.before));
+        self.before.add_cost(&mut sample, self.running)?;
         load::add_memory(&mut sample, self.running);
         Ok(sample)
     }
