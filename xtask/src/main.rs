@@ -15,7 +15,7 @@ usage: cargo xtask COMMAND
 
   bench [WORKLOAD...] [--peer nginx|haproxy|gapura[=PATH]]... [--binary PATH] [--rounds N] [--seconds S]
         [--json FILE] [--svg FILE] [--syscalls] [--perf]
-        measures Gapura beside other servers; see bench/README.md
+        measures Gapura beside other servers; --help lists the workloads, bench/README.md tells more
   spec [--oracle[=NGINX]] [--binary PATH] [--only NAME] [FILE...]
         runs the specification documents on Gapura, or on a real nginx
   compat --suite DIR [--binary PATH] [--only TEXT] [--update]

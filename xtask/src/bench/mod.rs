@@ -22,6 +22,7 @@ use origin::Origins;
 use peer::{Peer, Places, Running};
 use report::{Entry, Report};
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,9 +51,39 @@ struct Options {
     perf: bool,
 }
 
+/// What the command line may say.
+const USAGE: &str = "\
+usage: cargo xtask bench [WORKLOAD...] [OPTION...]
+
+  --peer NAME[=PATH]  a server to compare with: nginx, haproxy or gapura; may be given several times
+  --binary PATH       the Gapura that is measured; without it a release build is made
+  --rounds N          rounds of each workload, 5
+  --seconds S         seconds of load for each server and round, 3
+  --json FILE         writes every figure of every round
+  --svg FILE          writes a picture
+  --syscalls          counts system calls with strace, after the rounds
+  --perf              shows where the time goes with perf, after the rounds
+
+bench/README.md tells how to read the result. Without a name all workloads run:
+";
+
+fn usage() -> String {
+    let lines = WORKLOADS.iter().map(|workload| format!("  {:<13}  {}", workload.name, workload.about));
+    format!("{USAGE}\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
 /// Reads the command line and runs.
 pub fn main(arguments: &[String]) -> Result<(), String> {
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        println!("{}", usage());
+        return Ok(());
+    }
     let options = read(arguments)?;
+    // Better now than when all is measured.
+    for path in [&options.json, &options.svg].into_iter().flatten() {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        file.map_err(|e| format!("{}: {e}", path.display()))?;
+    }
     let haproxy = options.peers.iter().any(|peer| peer == "haproxy");
     tools::install_for_bench(haproxy, options.syscalls, options.perf)?;
     let subject = match &options.binary {
@@ -112,10 +143,9 @@ fn read(arguments: &[String]) -> Result<Options, String> {
             "--syscalls" => options.syscalls = true,
             "--perf" => options.perf = true,
             name => {
-                let found = WORKLOADS.iter().find(|workload| workload.name == name).ok_or_else(|| {
-                    let names: Vec<&str> = WORKLOADS.iter().map(|workload| workload.name).collect();
-                    format!("no option or workload \"{name}\"; the workloads are {}", names.join(", "))
-                })?;
+                let found = WORKLOADS.iter().find(|workload| workload.name == name);
+                let found =
+                    found.ok_or_else(|| format!("no option or workload \"{name}\"\n\n{}", usage()))?;
                 options.workloads.push(found);
             }
         }
@@ -209,7 +239,9 @@ fn run_round(workload: &Workload, entries: &mut [(Entry, Station<'_>)], seconds:
             Err(message) => note(workload, entry, Err(message), step),
         }
     }
-    progress(&format!("{step}: {} servers in turns", servers.len()));
+    if servers.len() > 1 {
+        progress(&format!("{step}: {} servers in turns", servers.len()));
+    }
     for (entry, sample) in to_note.into_iter().zip(turns::round(workload, &servers, seconds)) {
         note(workload, entry, sample, step);
     }

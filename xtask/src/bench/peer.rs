@@ -4,6 +4,7 @@ use super::process::{self, bound_to_us};
 use super::workload::{self, Conf, Load, Workload};
 use crate::spec::{build_gapura_release, find_in_path, find_nginx, root};
 use rustix::process::{Pid, Signal, kill_process};
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -46,17 +47,22 @@ impl Peer {
             ("gapura", "") => build_gapura_release()?,
             ("nginx", "") => find_nginx().ok_or("no nginx found: --peer nginx=PATH")?,
             ("haproxy", "") => find_in_path("haproxy").ok_or("no haproxy found: --peer haproxy=PATH")?,
+            (_, "") => {
+                return Err(format!("no peer is called \"{name}\": they are nginx, haproxy and gapura"));
+            }
             (_, path) => path.into(),
         };
-        let path = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
+        let wrong = |why: &dyn Display| format!("{} is no {name} to measure: {why}", path.display());
+        let path = path.canonicalize().map_err(|e| wrong(&e))?;
         if name == "haproxy" {
-            let output = Command::new(&path).arg("-v").output().map_err(|e| e.to_string())?;
+            let output = Command::new(&path).arg("-v").output().map_err(|e| wrong(&e))?;
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            let version = said.split_whitespace().nth(2).unwrap_or_default();
-            let version = version.split(['-', '+']).next().unwrap_or_default();
+            let version =
+                said.strip_prefix("HAProxy version ").and_then(|rest| rest.split(['-', '+', ' ']).next());
+            let version = version.ok_or_else(|| wrong(&"-v tells no version"))?;
             return Ok(Self { label: format!("haproxy {version}"), path, kind: Kind::Haproxy });
         }
-        let binary = Binary::inspect(&path, false)?;
+        let binary = Binary::inspect(&path, false).map_err(|e| wrong(&e))?;
         Ok(Self { label: format!("{} {}", binary.name, binary.version), path, kind: Kind::Nginx })
     }
 
