@@ -12,7 +12,8 @@ pub const WORD_BYTES_MAX: usize = 4096;
 
 /// What the lexer found.
 pub(crate) enum Token {
-    Word(Word),
+    /// A word, which was put behind those before it.
+    Word,
     /// `;`
     Semicolon(Span),
     /// `{`
@@ -90,8 +91,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// The next token.
-    pub fn token(&mut self) -> Result<Token, LexError> {
+    /// The next token. A word is added to `words`.
+    pub fn token(&mut self, words: &mut Vec<Word>) -> Result<Token, LexError> {
         if let Some(word) = self.after_quote.take()
             && let Some(&byte) = self.text.get(self.position)
         {
@@ -112,7 +113,15 @@ impl<'a> Lexer<'a> {
         let single = self.span(self.position, self.position + 1);
         match byte {
             b';' | b'{' | b'}' => self.position += 1,
-            _ => return self.word(byte).map(Token::Word).map_err(|stop| self.error(stop)),
+            _ => {
+                return match self.word(byte) {
+                    Ok(word) => {
+                        words.push(word);
+                        Ok(Token::Word)
+                    }
+                    Err(stop) => Err(self.error(stop)),
+                };
+            }
         }
         Ok(match byte {
             b';' => Token::Semicolon(single),

@@ -351,16 +351,17 @@ impl<'a> Parser<'a> {
             end: StatementEnd::End(reader.lexer.end()),
         };
         while !reader.abandoned {
-            let token = reader.lexer.token();
-            if words.is_empty() {
+            let is_first = words.is_empty();
+            let token = reader.lexer.token(&mut words);
+            if is_first {
                 statement.blank_before = reader.lexer.blank_before;
             }
             if !reader.lexer.comments.is_empty() {
-                let into = if words.is_empty() { &mut statement.leading } else { &mut statement.inner };
+                let into = if is_first { &mut statement.leading } else { &mut statement.inner };
                 into.append(&mut reader.lexer.comments);
             }
             let end = match token {
-                Ok(token) => self.token(reader, &mut words, token),
+                Ok(token) => self.token(reader, &words, token),
                 Err(error) => self.lex_error(reader, &mut statement, &words, error),
             };
             if let Some(end) = end {
@@ -381,13 +382,10 @@ impl<'a> Parser<'a> {
     }
 
     /// Adds a token to the words so far, or says how they end.
-    fn token(&mut self, reader: &mut Reader, words: &mut Vec<Word>, token: Token) -> Option<StatementEnd> {
+    fn token(&mut self, reader: &mut Reader, words: &[Word], token: Token) -> Option<StatementEnd> {
         let empty = words.is_empty();
         match token {
-            Token::Word(word) => {
-                words.push(word);
-                None
-            }
+            Token::Word => None,
             Token::Semicolon(at) if empty => {
                 self.report(reader, syntax::empty_directive(at));
                 None

@@ -49,8 +49,10 @@ fn escape(text: &[u8], mark: Option<u8>) -> Vec<u8> {
 fn reads_as(spelling: &[u8], text: &[u8], quoted: bool) -> bool {
     let directive = [spelling, b";"].concat();
     let mut lexer = Lexer::new(&directive, FileId(0), false);
-    matches!(lexer.token(), Ok(Token::Word(word)) if word.text == text && word.quoted == quoted && word.span.start == 0)
-        && matches!(lexer.token(), Ok(Token::Semicolon(at)) if at.end as usize == directive.len())
+    let mut words = Vec::new();
+    matches!(lexer.token(&mut words), Ok(Token::Word))
+        && matches!(&words[..], [word] if word.text == text && word.quoted == quoted && word.span.start == 0)
+        && matches!(lexer.token(&mut words), Ok(Token::Semicolon(at)) if at.end as usize == directive.len())
 }
 
 struct Printer<'a> {

@@ -447,7 +447,8 @@ impl Compiler<'_> {
         into: &mut Locations,
         named: &mut HashMap<Vec<u8>, PlanId>,
     ) {
-        let Some(matcher) = self.build.matcher(cells.open).cloned() else { return };
+        // Nobody asks for it again.
+        let Some(matcher) = self.build.take_matcher(cells.open) else { return };
         let Plan { alias, .. } = &self.plans[outer_plan.0 as usize];
         let kind = PlanKind {
             name: matcher.name().to_owned(),

@@ -263,6 +263,12 @@ impl Build {
         self.matchers.get(*self.matcher_of.get(&open)? as usize)
     }
 
+    /// As [`Build::matcher`], for when nobody will ask again.
+    pub(crate) fn take_matcher(&mut self, open: Span) -> Option<Matcher> {
+        let known = self.matchers.get_mut(self.matcher_of.remove(&open)? as usize)?;
+        Some(std::mem::replace(known, Matcher::Named(BString::default())))
+    }
+
     /// As [`Build::matcher`], for the block around the directive that is read now.
     pub fn matcher_around(&self) -> Option<&Matcher> {
         self.matcher(*self.blocks.last()?)

@@ -223,11 +223,13 @@ impl Settings {
             return Err(Problem::new(format!("there must be at least 2 \"{prefix}buffers\"")));
         }
         let busy = self.busy_buffers_size.map_or(2 * one, |size| size.0);
-        let largest =
-            format!("the maximum of the value of \"{prefix}buffer_size\" and one of the \"{prefix}buffers\"");
+        let largest = || {
+            format!("the maximum of the value of \"{prefix}buffer_size\" and one of the \"{prefix}buffers\"")
+        };
         if busy < one {
             return Err(Problem::new(format!(
-                "\"{prefix}busy_buffers_size\" must be equal to or greater than {largest}"
+                "\"{prefix}busy_buffers_size\" must be equal to or greater than {}",
+                largest()
             )));
         }
         if busy > (self.buffers.count - 1).saturating_mul(self.buffers.size_bytes) {
@@ -237,12 +239,14 @@ impl Settings {
         }
         if self.temp_file_write_size.is_some_and(|size| size.0 < one) {
             return Err(Problem::new(format!(
-                "\"{prefix}temp_file_write_size\" must be equal to or greater than {largest}"
+                "\"{prefix}temp_file_write_size\" must be equal to or greater than {}",
+                largest()
             )));
         }
         if self.max_temp_file_size.is_some_and(|size| size.0 != 0 && size.0 < one) {
             return Err(Problem::new(format!(
-                "\"{prefix}max_temp_file_size\" must be equal to zero to disable temporary files usage or must be equal to or greater than {largest}"
+                "\"{prefix}max_temp_file_size\" must be equal to zero to disable temporary files usage or must be equal to or greater than {}",
+                largest()
             )));
         }
         Ok(())
