@@ -28,6 +28,11 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+/// What goes on while an answer's head comes, in the log's words.
+const READING_HEAD: &str = "reading response header from upstream";
+/// The same for its body.
+const READING_BODY: &str = "reading upstream";
+
 /// How much is read at once where nothing is known of what comes, bytes.
 const READ_BYTES: usize = 16 * 1024;
 /// How much that is there already is gathered before it is sent, at first and at most, bytes. It grows while the client
@@ -149,7 +154,8 @@ impl UpstreamBody {
                 true => "data after final chunk",
                 false => "more data than specified in \"Content-Length\" header",
             };
-            request.action = "reading upstream";
+            let is_at_head = !self.buffering && self.incoming.received_bytes == 0;
+            request.action = if is_at_head { READING_HEAD } else { READING_BODY };
             request.log_error(Level::Warn, format_args!("upstream sent {what}"));
             request.action = "";
         }
@@ -264,7 +270,8 @@ impl UpstreamBody {
             let held = self.hold.take(&mut piece).map_err(|error| unreadable(request, &error))?;
             if !held {
                 if let Some(cut) = self.cut.take() {
-                    return Err(cut_off(request, cut, self.buffering));
+                    let is_at_head = !self.buffering && self.incoming.received_bytes == 0;
+                    return Err(cut_off(request, cut, self.buffering, is_at_head));
                 }
                 if self.incoming.is_over() {
                     break;
@@ -446,7 +453,7 @@ impl UpstreamBody {
             }
             Err(End::Client(error)) => Err(Broken::Client(error)),
             Err(End::ClientGone | End::BadBody(_)) => {
-                request.action = "reading upstream";
+                request.action = READING_BODY;
                 super::client_is_gone(request);
                 Err(Broken::Gone)
             }
@@ -506,7 +513,7 @@ impl UpstreamBody {
     /// Logs what became of the temporary file.
     fn tell(&mut self, request: &mut Request<'_>) {
         let Some(event) = self.hold.event.take() else { return };
-        request.action = "reading upstream";
+        request.action = READING_BODY;
         match event {
             HoldEvent::Spilled(path) => request.log_error(
                 Level::Warn,
@@ -561,9 +568,13 @@ pub(super) fn unreadable(request: &Request<'_>, error: &FileError) -> Broken {
     Broken::Source
 }
 
-/// Logs why the body ended before its end. The calls are those by which nginx reads.
-fn cut_off(request: &mut Request<'_>, cut: Cut, is_buffered: bool) -> Broken {
-    request.action = "reading upstream";
+/// Logs why the body ended before its end. The calls are those by which nginx reads; what is wrong with bytes that came
+/// with the head of an unbuffered answer it sees while it is still at the head (`is_at_head`).
+fn cut_off(request: &mut Request<'_>, cut: Cut, is_buffered: bool, is_at_head: bool) -> Broken {
+    request.action = match cut {
+        Cut::Malformed | Cut::Said(_) if is_at_head => READING_HEAD,
+        _ => READING_BODY,
+    };
     match cut {
         Cut::Closed => {
             request.log_error(Level::Error, format_args!("upstream prematurely closed connection"));

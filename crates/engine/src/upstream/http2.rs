@@ -231,7 +231,12 @@ pub(super) enum SendFault {
 
 impl Upload {
     /// Opens a stream and puts the request's head into the output.
-    fn begin(request: &mut Request<'_>, asking: &Asking, session: &mut Session) -> Result<Upload, Failure> {
+    fn begin(
+        request: &mut Request<'_>,
+        driver: &Driver,
+        asking: &Asking,
+        session: &mut Session,
+    ) -> Result<Upload, Failure> {
         let call = &*asking.call;
         let mut fields = Fields::new();
         let framing = call.protocol.request_fields(request, call, &mut fields).map_err(Failure::client)?;
@@ -263,7 +268,7 @@ impl Upload {
             client_deadline: client_pause(request),
         };
         if framing == BodyFraming::None {
-            upload.end(session, &Fields::new());
+            upload.end(driver, call, session);
         }
         Ok(upload)
     }
@@ -290,10 +295,10 @@ impl Upload {
         trailers.iter().filter(|(name, _)| !FOR_HEADS.contains(name)).collect()
     }
 
-    fn end(&mut self, session: &mut Session, trailers: &Fields) {
+    fn end(&mut self, driver: &Driver, call: &Call, session: &mut Session) {
         self.ended = true;
         self.starved = false;
-        session.codec.finish(self.stream, trailers);
+        session.codec.finish(self.stream, &self.passed_trailers(driver, call));
     }
 
     /// Sends on; ready when the whole body has left.
@@ -331,6 +336,11 @@ impl Upload {
     ) -> Poll<Result<(), BodyError>> {
         self.starved = false;
         while !self.ended {
+            // The end goes with the last byte.
+            if self.is_at_end(request) {
+                self.end(driver, call, session);
+                break;
+            }
             let room = session.codec.room(self.stream);
             let stream = self.stream;
             match &mut self.rest {
@@ -341,10 +351,6 @@ impl Upload {
                     self.starved = true;
                     ready!(self.poll_take_piece(cx, request, driver))?;
                     self.starved = false;
-                    let empty = matches!(&self.rest, Rest::Client { piece, .. } if piece.is_empty());
-                    if empty && request.body.read {
-                        self.end(session, &self.passed_trailers(driver, call));
-                    }
                     continue;
                 }
                 Rest::Stored { replaced, at, file } => {
@@ -367,15 +373,10 @@ impl Upload {
                             session.codec.send_with(stream, length, read).map_err(|()| BodyError::Storage)?;
                             *offset += length as u64;
                         }
-                    } else {
-                        self.end(session, &self.passed_trailers(driver, call));
-                        continue;
                     }
                 }
             }
-            if self.is_at_end(request) {
-                self.end(session, &self.passed_trailers(driver, call));
-            } else if room == 0 {
+            if room == 0 {
                 // Either the output is full, or the upstream's window is closed.
                 return if session.codec.output.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
@@ -383,7 +384,7 @@ impl Upload {
         Poll::Ready(Ok(()))
     }
 
-    /// Has the last byte just gone, so that the end can go with it?
+    /// Has the last byte gone?
     fn is_at_end(&self, request: &Request<'_>) -> bool {
         match &self.rest {
             Rest::Client { piece, at } => *at >= piece.len() && request.body.read,
@@ -451,7 +452,7 @@ pub(super) async fn converse(
 ) -> Result<Answered, Failure> {
     request.action = "sending request to upstream";
     (session.sent_bytes, session.received_bytes) = (0, 0);
-    let upload = Upload::begin(request, asking, session)?;
+    let upload = Upload::begin(request, driver, asking, session)?;
     let mut talk = Talk { upload, refused: None, interims: Interims::default() };
     let read = loop {
         let end = talk.wait(request, driver, asking, (&mut *session, &mut *stream), patience).await;

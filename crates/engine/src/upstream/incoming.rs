@@ -289,7 +289,10 @@ impl Incoming {
             let event = match session.poll_event(cx, stream) {
                 Poll::Ready(Ok(event)) => event,
                 // What came before is the client's all the same.
-                Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault.into())),
+                Poll::Ready(Err(fault)) => {
+                    self.received_bytes += std::mem::take(&mut session.received_bytes);
+                    return Poll::Ready(Err(fault.into()));
+                }
                 Poll::Pending => {
                     self.received_bytes += std::mem::take(&mut session.received_bytes);
                     let _ = session.poll_write(cx, stream);
