@@ -29,10 +29,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-/// The tasks and the watched sockets of the runtime want 128-byte alignment, which the C library's allocator finds by
-/// searching: a connection cost it four thousand instructions, a sixth of what serving one request on it takes.
 #[global_allocator]
-static ALLOCATOR: net::memory::Allocator = net::memory::ALLOCATOR;
+static ALLOCATOR: net::memory::Allocator = net::memory::Allocator;
 
 fn main() -> ExitCode {
     let (arguments, mut title) = Title::take();

@@ -7,7 +7,7 @@
 //!
 //! The runtime tells [`crate::clock`] when a turn of the loop begins, and the logs when it ends.
 
-use crate::{clock, log};
+use crate::{clock, log, memory};
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
@@ -51,6 +51,7 @@ pub fn run<T>(main: impl Future<Output = T>) -> T {
     let previous = RUNTIME.replace(Some(runtime.handle().clone()));
     assert!(previous.is_none(), "one event loop per thread");
     let _ending = Ending;
+    let _keeping = memory::Keeping::begin();
     clock::set_hooked(true);
     let value = runtime.block_on(main);
     drop(runtime);

@@ -1,0 +1,123 @@
+//! What a thread has freed last, on piles: one for each size.
+
+use super::mimalloc::{Mimalloc, NATURAL_ALIGN};
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
+use std::ptr::{NonNull, null_mut};
+
+/// Blocks larger than this are mimalloc's alone, bytes.
+const BLOCK_BYTES_MAX: usize = 8192;
+/// Up to this size there is a pile every [`FINE_BYTES`], above it every [`COARSE_BYTES`].
+const FINE_BYTES_MAX: usize = 1024;
+const FINE_BYTES: usize = 16;
+const COARSE_BYTES: usize = 512;
+/// Blocks that want to lie at multiples of more than [`NATURAL_ALIGN`] have piles of their own, every so many bytes; all of
+/// them lie at multiples of it. The runtime's tasks want this much.
+const ALIGNED_BYTES: usize = 128;
+/// The most that lies on one pile, bytes.
+const PILE_BYTES_MAX: usize = 32 * 1024;
+
+const FINE: usize = FINE_BYTES_MAX / FINE_BYTES;
+const COARSE: usize = (BLOCK_BYTES_MAX - FINE_BYTES_MAX) / COARSE_BYTES;
+const ALIGNED: usize = BLOCK_BYTES_MAX / ALIGNED_BYTES;
+
+thread_local! {
+    pub(super) static PILES: Piles = const { Piles::new() };
+}
+
+/// What a thread has freed.
+pub(super) struct Piles {
+    /// Does the thread keep anything?
+    pub(super) keeps: Cell<bool>,
+    piles: [Pile; FINE + COARSE + ALIGNED],
+}
+
+/// Free blocks of one size, the last one first. The first word of each says where the next is.
+struct Pile {
+    top: Cell<*mut u8>,
+    bytes: Cell<usize>,
+}
+
+/// The pile of a layout, and the layout that all blocks on it have.
+pub(super) struct Kind {
+    pub(super) pile: usize,
+    pub(super) block: Layout,
+}
+
+impl Kind {
+    /// None for what is mimalloc's alone.
+    #[inline]
+    pub(super) fn of(layout: Layout) -> Option<Kind> {
+        let (size, align) = (layout.size(), layout.align());
+        let (pile, bytes, align) = if size > BLOCK_BYTES_MAX || size == 0 || align > ALIGNED_BYTES {
+            return None;
+        } else if align > NATURAL_ALIGN {
+            let steps = size.div_ceil(ALIGNED_BYTES);
+            (FINE + COARSE + steps - 1, steps * ALIGNED_BYTES, ALIGNED_BYTES)
+        } else if size <= FINE_BYTES_MAX {
+            let steps = size.div_ceil(FINE_BYTES);
+            (steps - 1, steps * FINE_BYTES, NATURAL_ALIGN)
+        } else {
+            let steps = (size - FINE_BYTES_MAX).div_ceil(COARSE_BYTES);
+            (FINE + steps - 1, FINE_BYTES_MAX + steps * COARSE_BYTES, NATURAL_ALIGN)
+        };
+        Layout::from_size_align(bytes, align).ok().map(|block| Kind { pile, block })
+    }
+}
+
+impl Piles {
+    const fn new() -> Piles {
+        Piles {
+            keeps: Cell::new(false),
+            piles: [const { Pile { top: Cell::new(null_mut()), bytes: Cell::new(0) } };
+                FINE + COARSE + ALIGNED],
+        }
+    }
+
+    /// The block on top of a pile.
+    #[inline]
+    pub(super) fn take(&self, kind: &Kind) -> Option<NonNull<u8>> {
+        let pile = &self.piles[kind.pile];
+        let top = NonNull::new(pile.top.get())?;
+        // SAFETY: what lies on a pile is a free block of at least a word, aligned for one, whose first word `keep` has
+        // written; this thread alone knows it.
+        pile.top.set(unsafe { top.cast::<*mut u8>().read() });
+        pile.bytes.set(pile.bytes.get() - kind.block.size());
+        Some(top)
+    }
+
+    /// Puts a free block on top of its pile; false: it has no place there.
+    ///
+    /// # Safety
+    /// The block is one of this kind that mimalloc has allocated, and nobody uses it any more.
+    #[inline]
+    pub(super) unsafe fn keep(&self, kind: &Kind, block: *mut u8) -> bool {
+        let pile = &self.piles[kind.pile];
+        let bytes = pile.bytes.get() + kind.block.size();
+        if !self.keeps.get() || bytes > PILE_BYTES_MAX {
+            return false;
+        }
+        // SAFETY: the block is nobody's, at least a word long and aligned for one: every kind is.
+        unsafe { block.cast::<*mut u8>().write(pile.top.get()) };
+        pile.top.set(block);
+        pile.bytes.set(bytes);
+        true
+    }
+
+    /// Gives mimalloc back what lies on the piles.
+    pub(super) fn clear(&self) {
+        for steps in 1..=FINE + COARSE + ALIGNED {
+            let (size, align) = match steps {
+                fine if fine <= FINE => (fine * FINE_BYTES, 1),
+                coarse if coarse <= FINE + COARSE => (FINE_BYTES_MAX + (coarse - FINE) * COARSE_BYTES, 1),
+                aligned => ((aligned - FINE - COARSE) * ALIGNED_BYTES, ALIGNED_BYTES),
+            };
+            let kind = Layout::from_size_align(size, align).ok().and_then(Kind::of);
+            let Some(kind) = kind else { continue };
+            while let Some(block) = self.take(&kind) {
+                // SAFETY: it is mimalloc's, of this layout, and off the pile it is nobody's.
+                unsafe { Mimalloc.dealloc(block.as_ptr(), kind.block) };
+            }
+        }
+    }
+}
