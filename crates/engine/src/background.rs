@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// What a background request takes along.
 struct Copied {
-    facts: Facts,
+    facts: Rc<Facts>,
     site: SiteId,
     head: RequestHead,
     method: http::Method,
@@ -35,7 +35,7 @@ pub fn begin(request: &Request<'_>, target: Target) {
     }
     let body = &request.body;
     let copied = Copied {
-        facts: request.connection.copy(),
+        facts: Rc::new(Facts::clone(&request.connection)),
         site: request.site.id,
         head: request.head.clone(),
         method: request.method,
@@ -59,7 +59,7 @@ pub fn begin(request: &Request<'_>, target: Target) {
 async fn serve(thread: Rc<Thread>, snapshot: Arc<Snapshot>, copied: Copied) {
     let site = snapshot.site(copied.site);
     let mut parts = Parts::with_head(copied.head);
-    let mut request = Request::new(&thread, &snapshot, &copied.facts, site, &mut parts);
+    let mut request = Request::new(&thread, &snapshot, copied.facts, site, &mut parts);
     request.method = copied.method;
     request.uri = copied.uri;
     request.args = copied.args;

@@ -1,8 +1,11 @@
 //! One client connection: heads one after the other, keep-alive, pipelining, and how it ends.
 
-use crate::core::ServerCore;
 mod beginning;
+mod desk;
 
+pub use desk::Desks;
+
+use crate::core::ServerCore;
 use crate::core::values::LingeringClose;
 use crate::driver::{Driver, H1};
 use crate::exchange::{self, Ending};
@@ -12,6 +15,7 @@ use crate::thread::Thread;
 use crate::{Request, h2, tls, upgrade};
 use beginning::{Manners, Spoken};
 use conf::Level;
+use desk::Sitting;
 use http::proxy_protocol::Header as ProxyProtocol;
 use http::{HeadOptions, Parse, Refusal, RequestHead, Status};
 use net::accept::Ends;
@@ -28,9 +32,6 @@ use std::time::Duration;
 
 /// The least that is read at once while a head comes, bytes.
 const HEAD_READ_BYTES: usize = 2048;
-/// How long a connection keeps its buffers while nothing comes. Longer costs memory, shorter costs those who come back
-/// soon an allocation or two.
-const BUSY_PAUSE: Duration = Duration::from_millis(8);
 /// How much of an unread request body is dropped to keep a connection, bytes.
 const DISCARD_BYTES_MAX: u64 = 1 << 30;
 
@@ -68,24 +69,7 @@ impl Facts {
 
     /// The same connection with what is known of its TLS.
     pub fn with_session(&self, session: tls::Session) -> Facts {
-        Facts { tls: true, session: Some(Rc::new(session)), ..self.copy() }
-    }
-
-    /// The same connection for a request that goes on beside it.
-    pub fn copy(&self) -> Facts {
-        Facts {
-            number: self.number,
-            peer: self.peer.clone(),
-            local: self.local.clone(),
-            listen: self.listen.clone(),
-            tls: self.tls,
-            session: self.session.clone(),
-            started_ms: self.started_ms,
-            requests: self.requests.clone(),
-            pipelined: self.pipelined.clone(),
-            proxy_protocol: self.proxy_protocol.clone(),
-            tcp_info: Cell::new(None),
-        }
+        Facts { tls: true, session: Some(Rc::new(session)), ..self.clone() }
     }
 
     /// The connection of a request that came on none (subrequests in tests).
@@ -107,6 +91,25 @@ impl Facts {
     }
 }
 
+impl Clone for Facts {
+    /// The same connection for a request that goes on beside it.
+    fn clone(&self) -> Facts {
+        Facts {
+            number: self.number,
+            peer: self.peer.clone(),
+            local: self.local.clone(),
+            listen: self.listen.clone(),
+            tls: self.tls,
+            session: self.session.clone(),
+            started_ms: self.started_ms,
+            requests: self.requests.clone(),
+            pipelined: self.pipelined.clone(),
+            proxy_protocol: self.proxy_protocol.clone(),
+            tcp_info: Cell::new(None),
+        }
+    }
+}
+
 /// Serves a connection until it ends; it counts as one of the thread's from the call on. `held` is kept until then.
 ///
 /// It rests and is busy in turn. What serving requests takes is in boxes that are there while the connection is busy, so
@@ -120,19 +123,22 @@ pub fn serve(
     held: impl Sized + 'static,
 ) -> impl Future<Output = ()> {
     let counted = thread.count_connection();
-    let mut facts = Facts::new(thread.next_connection(), ends.peer, ends.local, listen);
+    let mut facts = Rc::new(Facts::new(thread.next_connection(), ends.peer, ends.local, listen));
     let Manners { needs_beginning, may_be_http2, end } = beginning::manners(&thread, &facts);
     let mut keep = Keep { undisturbed: end, end };
-    stream.expect_data();
+    stream.is_new();
     // What was read ahead, in a box for it is nearly always nothing.
     let mut ahead: Option<Box<Vec<u8>>> = None;
     async move {
         let _until_the_end = (&counted, &held);
         if needs_beginning {
-            let begun = beginning::begin(&thread, &mut facts, &mut stream, &mut ahead, keep.end);
+            let begun =
+                beginning::begin(&thread, Rc::make_mut(&mut facts), &mut stream, &mut ahead, keep.end);
             match Box::pin(begun).await {
                 Some(Spoken::Http1) => {}
-                Some(Spoken::Http2) => return Box::pin(h2::serve(&thread, facts, stream, Vec::new())).await,
+                Some(Spoken::Http2) => {
+                    return Box::pin(h2::serve(&thread, facts, stream, Vec::new())).await;
+                }
                 None => return,
             }
         }
@@ -150,9 +156,9 @@ pub fn serve(
                     return Box::pin(h2::serve(&thread, facts, stream, *ahead.unwrap_or_default())).await;
                 }
             }
-            let h1 = Box::new(H1::new(stream, ahead.take().map(|ahead| *ahead), &thread.spare));
+            let ahead = ahead.take().map(|ahead| *ahead);
             let counted = thread.burst.join();
-            let rested = Box::pin(busy(&thread, &facts, h1, keep)).await;
+            let rested = Desks::serve(&thread, Sitting { facts: facts.clone(), stream, ahead, keep }).await;
             counted.rest();
             match rested {
                 Some(resting) => (stream, keep) = resting,
@@ -188,83 +194,74 @@ enum Closing {
     Reset,
 }
 
-/// Serves requests for as long as they come. The connection comes back when nothing has come for a while; none: it
-/// has ended.
-async fn busy(thread: &Rc<Thread>, facts: &Facts, h1: Box<H1>, mut keep: Keep) -> Option<(Stream, Keep)> {
-    let mut driver = Driver::H1(h1);
-    loop {
-        // A listener that a new configuration lacks: its connections end after the request under way.
-        let snapshot = thread.snapshot();
-        let listener = snapshot.listen_for(facts.local_address(), &facts.listen)?;
-        let site = snapshot.site(listener.default_site);
-        let mut parts = thread.parts.take();
-        let mut request = Request::new(thread, &snapshot, facts, site, &mut parts);
-        let end = loop {
-            let Driver::H1(h1) = &mut driver else { break None };
-            let pause = Deadline::after(BUSY_PAUSE);
-            match first_bytes(thread, facts, h1, &keep, pause).await {
-                // The newest configuration serves each request, on connections of any age.
-                Came::Bytes if thread.serves(&snapshot) => {}
-                Came::Bytes => break Some(End::Reloaded),
-                Came::Nothing => break Some(End::Paused),
-                Came::End => break Some(End::Closing(Closing::Now)),
-            }
-            match serve_request(&mut request, &mut driver, listener, &keep).await {
-                Some(After::KeepAlive(next)) => keep = next,
-                Some(After::Close(closing)) => break Some(End::Closing(closing)),
-                None => break None,
-            }
-            request.renew();
-        };
-        thread.parts.keep(&mut request, parts);
-        match (end?, driver) {
-            (End::Reloaded, same) => driver = same,
-            (End::Paused, Driver::H1(h1)) => return Some((h1.part(&thread.spare), keep)),
-            (End::Closing(closing), Driver::H1(h1)) => {
-                close(h1.part(&thread.spare), closing).await;
-                return None;
-            }
-            (End::Paused | End::Closing(_), _) => return None,
+/// Serves a request that has begun to come, and those that have come behind it.
+async fn sit(request: &mut Request<'_>, sitting: Sitting) -> End {
+    let Sitting { facts, stream, ahead, mut keep } = sitting;
+    let (thread, snapshot) = (request.thread, request.snapshot);
+    let Some(listener) = snapshot.listen_for(facts.local_address(), &facts.listen) else {
+        return End::Left(None);
+    };
+    let mut driver = Driver::H1(H1::new(stream, ahead, &thread.spare));
+    let came = loop {
+        let Driver::H1(h1) = &mut driver else { return End::Left(None) };
+        match first_bytes(thread, &facts, h1) {
+            Came::Bytes if thread.serves(snapshot) => {}
+            other => break other,
+        }
+        let after = serve_request(request, &mut driver, &facts, listener, &keep).await;
+        request.renew();
+        match after {
+            Some(After::KeepAlive(next)) => keep = next,
+            Some(After::Close(closing)) => break Came::End(closing),
+            None => return End::Left(None),
+        }
+    };
+    let Driver::H1(h1) = driver else { return End::Left(None) };
+    match came {
+        Came::Bytes => {
+            let ahead = Some(h1.pending().to_vec());
+            End::Reloaded(Sitting { facts, stream: h1.part(&thread.spare), ahead, keep })
+        }
+        Came::Nothing => End::Left(Some((h1.part(&thread.spare), keep))),
+        Came::End(closing) => {
+            close(h1.part(&thread.spare), closing).await;
+            End::Left(None)
         }
     }
 }
 
-/// Why requests are not served on.
+/// Why requests of a connection are not served on.
 enum End {
     /// There is a new configuration.
-    Reloaded,
-    /// Nothing has come for a while.
-    Paused,
-    /// The connection ends.
-    Closing(Closing),
+    Reloaded(Sitting),
+    /// Nothing more has come yet: what is left of the connection; none: it has ended.
+    Left(Option<(Stream, Keep)>),
 }
 
-/// What came of waiting for a request.
+/// What has come of a request.
 enum Came {
     /// Its first bytes.
     Bytes,
-    /// Nothing yet, for a while.
+    /// Nothing yet.
     Nothing,
-    /// There will be none.
-    End,
+    /// There will be none: the connection ends.
+    End(Closing),
 }
 
-/// Reads the first bytes of a request, at most until `pause`.
-async fn first_bytes(thread: &Thread, facts: &Facts, h1: &mut H1, keep: &Keep, pause: Deadline) -> Came {
+/// Reads the first bytes of a request, where some have come.
+fn first_bytes(thread: &Thread, facts: &Facts, h1: &mut H1) -> Came {
     let ahead = h1.begins_at_once();
     facts.pipelined.set(ahead && facts.requests.get() > 0);
     if ahead {
         return Came::Bytes;
     }
-    let soon = Keep { undisturbed: keep.undisturbed.min(pause), end: keep.end.min(pause) };
-    match wait(thread, &soon, |cx, end| h1.poll_fill(cx, HEAD_READ_BYTES, end)).await {
-        Some(Ok(1..)) => Came::Bytes,
-        Some(Err(StreamError::TimedOut)) if !keep.end.has_passed() => Came::Nothing,
-        Some(end) => {
-            explain_silence(thread, facts, &h1.stream, &end);
-            Came::End
+    match h1.try_fill(HEAD_READ_BYTES) {
+        Ok(Some(1..)) => Came::Bytes,
+        Ok(None) => Came::Nothing,
+        end => {
+            explain_silence(thread, facts, &h1.stream, &end.map(|count| count.unwrap_or(0)));
+            Came::End(Closing::Now)
         }
-        None => Came::End,
     }
 }
 
@@ -311,11 +308,12 @@ async fn close(stream: Stream, closing: Closing) {
 async fn serve_request(
     request: &mut Request<'_>,
     driver: &mut Driver,
+    facts: &Facts,
     listener: &Listen,
     keep: &Keep,
 ) -> Option<After> {
     let Driver::H1(h1) = &mut *driver else { return None };
-    let (thread, snapshot, facts) = (request.thread, request.snapshot, request.connection);
+    let (thread, snapshot) = (request.thread, request.snapshot);
     let default_site = snapshot.site(listener.default_site);
     // The time for the first head runs from the connection's beginning.
     let end = if facts.requests.get() == 0 {

@@ -17,9 +17,11 @@ use net::timer::{Deadline, Timer};
 use std::task::{Context, Poll};
 
 /// The client of one request.
+// Nearly all are HTTP/1, and none is moved once there is one.
+#[expect(clippy::large_enum_variant)]
 pub enum Driver {
     /// HTTP/1 on a connection.
-    H1(Box<H1>),
+    H1(H1),
     /// A stream of HTTP/2.
     H2(Box<H2>),
     /// A subrequest: the body is kept or dropped.
@@ -295,11 +297,17 @@ impl Driver {
         }
     }
 
-    /// Ends the body and sends what is left; `trailers` go behind the last chunk.
+    /// Ends the body and sends what is left; `trailers` go behind the last chunk. Where the connection ends with it
+    /// (`is_last`), both may leave together.
     ///
     /// # Errors
     /// The client is gone or does not read.
-    pub async fn finish(&mut self, trailers: &Fields, deadline: Deadline) -> Result<u64, StreamError> {
+    pub async fn finish(
+        &mut self,
+        trailers: &Fields,
+        is_last: bool,
+        deadline: Deadline,
+    ) -> Result<u64, StreamError> {
         let h1 = match self {
             Driver::H1(h1) => h1,
             Driver::H2(h2) => return h2.finish(trailers),
@@ -310,7 +318,10 @@ impl Driver {
             http::chunked::last_chunk(trailers, &mut h1.output);
         }
         let length = (h1.output.len() - before) as u64;
-        h1.flush(deadline).await?;
+        match is_last {
+            true => h1.flush_last(deadline).await?,
+            false => h1.flush(deadline).await?,
+        }
         Ok(length)
     }
 

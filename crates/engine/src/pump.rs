@@ -346,7 +346,8 @@ pub async fn finish(request: &mut Request<'_>, driver: &mut Driver) -> Ending {
         }
     }
     let trailers: Fields = std::mem::take(&mut request.response.trailers);
-    let sent = driver.finish(&trailers, send_deadline(request)).await;
+    let is_last = !request.keep_alive && request.plan.core.post_action.is_empty();
+    let sent = driver.finish(&trailers, is_last, send_deadline(request)).await;
     request.response.trailers = trailers;
     match sent {
         Ok(count) => {

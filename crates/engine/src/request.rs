@@ -26,7 +26,7 @@ pub struct Request<'s> {
     /// What belongs to the thread: clock, pools, logs.
     pub thread: &'s Thread,
     /// The connection it came on.
-    pub connection: &'s Facts,
+    pub connection: Rc<Facts>,
     /// The server that answers.
     pub site: &'s Site,
     /// The location (or server, `if`, `limit_except`) in force.

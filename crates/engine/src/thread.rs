@@ -98,6 +98,8 @@ pub struct Thread {
     pub(crate) stamp: crate::head::Stamp,
     /// Buffers that requests borrow.
     pub parts: crate::request::SpareParts,
+    /// Where connections are served.
+    pub desks: crate::connection::Desks,
     snapshot: RefCell<Arc<Snapshot>>,
     connections: Cell<usize>,
     /// Connections to upstreams, idle ones too.
@@ -161,6 +163,7 @@ impl Thread {
             spare: crate::upstream::Spare::default(),
             stamp: crate::head::Stamp::default(),
             parts: crate::request::SpareParts::default(),
+            desks: crate::connection::Desks::default(),
             this: this.clone(),
             snapshot: RefCell::new(snapshot),
             connections: Cell::new(0),
@@ -196,6 +199,7 @@ impl Thread {
         self.open_files.borrow_mut().clear();
         self.resolvers.borrow_mut().clear();
         self.snapshot.replace(snapshot.clone());
+        self.desks.clear();
         // One thread of the process keeps the names of upstreams fresh for all.
         if snapshot.claim_names() {
             crate::upstream::resolve_in_background(self, &snapshot);
@@ -226,6 +230,7 @@ impl Thread {
         self.stopping.set(true);
         self.stop.notify_waiters();
         self.idle.dismiss_all();
+        self.desks.clear();
     }
 
     /// Ready once an idle connection is to end: the server stops, or others need its place.

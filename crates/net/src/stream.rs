@@ -13,6 +13,7 @@
 //! `poll_` functions from one `poll_fn`.
 
 mod ending;
+mod foresight;
 mod readiness;
 pub(crate) mod socket;
 
@@ -100,10 +101,11 @@ impl Stream {
         Stream { socket: Socket::new(fd, peer.inet().is_some()), layer: Layer::Plain, timer: Timer::new() }
     }
 
-    /// The next read is tried without waiting: the peer of an accepted connection has often spoken by the time it is
-    /// served.
-    pub fn expect_data(&mut self) {
-        self.socket.read_at_once = true;
+    /// The connection was just accepted: where its peer is likely to have spoken already, the first read is tried without
+    /// waiting.
+    pub fn is_new(&mut self) {
+        self.socket.is_new = true;
+        self.socket.read_at_once = foresight::has_spoken();
     }
 
     /// Waits for the outcome of a `connect()` that is under way.
@@ -196,6 +198,14 @@ impl Stream {
             }
             _ => self.try_writev(&[IoSlice::new(bytes)]),
         }
+    }
+
+    /// As [`Stream::try_writev`] for the last bytes of a connection that ends now: over plain TCP the end travels in the
+    /// packet that holds them, and they wait for it in the kernel.
+    pub fn try_write_last(&mut self, bytes: &[u8]) -> Result<Option<usize>, WriteError> {
+        let taken = self.try_write_ahead(bytes)?;
+        self.socket.holds_last = self.is_plain() && taken == Some(bytes.len());
+        Ok(taken)
     }
 
     /// Reads what is there without waiting; `None` when there is nothing. After a short read it says `None`

@@ -121,6 +121,20 @@ impl H1 {
         Poll::Ready(Ok(count))
     }
 
+    /// Reads more of what the client has sent already; none: nothing.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn try_fill(&mut self, bytes_max: usize) -> Result<Option<usize>, StreamError> {
+        self.make_room(bytes_max);
+        let fresh = self.input.is_empty();
+        let count = self.stream.try_read_into(&mut self.input, bytes_max)?;
+        if fresh && count.is_some() {
+            self.started_ms = net::clock::now_ms();
+        }
+        Ok(count)
+    }
+
     /// Forgets what was used, where that makes room for more.
     fn make_room(&mut self, bytes_max: usize) {
         if self.consumed == self.input.len() {
@@ -321,6 +335,18 @@ impl H1 {
             return Ok(());
         }
         let taken = self.stream.try_writev(&[IoSlice::new(&self.output)]);
+        self.flush_rest(taken, deadline).await
+    }
+
+    /// As [`H1::flush`], where nothing follows and the connection ends now.
+    ///
+    /// # Errors
+    /// As [`H1::flush`].
+    pub(super) async fn flush_last(&mut self, deadline: Deadline) -> Result<(), StreamError> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let taken = self.stream.try_write_last(&self.output);
         self.flush_rest(taken, deadline).await
     }
 

@@ -110,7 +110,7 @@ pub async fn is_spoken(
 }
 
 /// Serves a connection that speaks HTTP/2 until it ends. `ahead` is what was read of it already.
-pub async fn serve(thread: &Rc<Thread>, facts: Facts, mut stream: Stream, ahead: Vec<u8>) {
+pub async fn serve(thread: &Rc<Thread>, facts: Rc<Facts>, mut stream: Stream, ahead: Vec<u8>) {
     let snapshot = thread.snapshot();
     let Some(listener) = snapshot.listen_for(facts.local_address(), &facts.listen) else { return };
     let site = snapshot.site(listener.default_site);
@@ -189,7 +189,7 @@ enum End {
 /// The task of a connection.
 struct Task<'t> {
     thread: &'t Rc<Thread>,
-    facts: Facts,
+    facts: Rc<Facts>,
     stream: Stream,
     /// What was read and is no whole frame yet.
     input: Vec<u8>,

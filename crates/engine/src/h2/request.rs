@@ -19,7 +19,7 @@ use std::sync::Arc;
 struct Begun {
     thread: Rc<Thread>,
     snapshot: Arc<Snapshot>,
-    facts: Facts,
+    facts: Rc<Facts>,
     parts: Box<Parts>,
     refusal: Option<Refusal>,
     running: Running,
@@ -57,7 +57,7 @@ pub(super) fn begin(
     net::thread::spawn_local(run(Begun {
         thread: thread.clone(),
         snapshot: snapshot.clone(),
-        facts: facts.copy(),
+        facts: Rc::new(facts.clone()),
         parts,
         refusal,
         running: Running { shared: shared.clone(), stream },
@@ -68,7 +68,7 @@ async fn run(begun: Begun) {
     let Begun { thread, snapshot, facts, mut parts, refusal, running } = begun;
     let Some(listener) = snapshot.listen_for(facts.local_address(), &facts.listen) else { return };
     let site = snapshot.site(listener.default_site);
-    let mut request = Request::new(&thread, &snapshot, &facts, site, &mut parts);
+    let mut request = Request::new(&thread, &snapshot, facts.clone(), site, &mut parts);
     request.begin(site_for(&snapshot, listener, &facts, &request.head));
     request.started_ms = net::clock::now_ms();
     request.received_bytes = request.head.length as u64;

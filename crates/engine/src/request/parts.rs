@@ -8,6 +8,7 @@ use crate::upstream::Attempted;
 use http::{Fields, RequestHead};
 use std::cell::RefCell;
 use std::mem::{swap, take};
+use std::rc::Rc;
 
 /// The buffers of a request that has ended, for the next one.
 #[derive(Default)]
@@ -82,7 +83,7 @@ impl<'s> Request<'s> {
     pub fn new(
         thread: &'s Thread,
         snapshot: &'s Snapshot,
-        connection: &'s Facts,
+        connection: Rc<Facts>,
         site: &'s Site,
         parts: &mut Parts,
     ) -> Request<'s> {
@@ -219,7 +220,8 @@ impl<'s> Request<'s> {
     /// A request for another URI of the same server, on behalf of this one.
     pub fn subrequest_for(&self, uri: Vec<u8>, args: Vec<u8>) -> Request<'s> {
         let mut parts = Parts::with_head(self.head.clone());
-        let mut inner = Request::new(self.thread, self.snapshot, self.connection, self.site, &mut parts);
+        let mut inner =
+            Request::new(self.thread, self.snapshot, self.connection.clone(), self.site, &mut parts);
         inner.uri = uri;
         inner.args = args;
         inner.uri_as_sent = false;

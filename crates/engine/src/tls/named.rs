@@ -8,6 +8,7 @@ use crate::plan::{Site, Snapshot};
 use crate::thread::Thread;
 use bstr::{BStr, BString, ByteSlice};
 use net::tls::{Identity, IdentityCache, Issued};
+use std::rc::Rc;
 use std::sync::Arc;
 use template::Template;
 
@@ -73,7 +74,7 @@ impl NamedCertificates {
         site: &Site,
     ) -> Result<Vec<Identity>, String> {
         let mut parts = thread.parts.take();
-        let mut request = Request::new(thread, snapshot, facts, site, &mut parts);
+        let mut request = Request::new(thread, snapshot, Rc::new(facts.clone()), site, &mut parts);
         let load = |certificate: &Certificate| match certificate {
             Certificate::Known(identity) => Ok(Some(identity.clone())),
             Certificate::Issued(issued) => Ok(issued.current()),

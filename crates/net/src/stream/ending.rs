@@ -12,6 +12,7 @@ impl Stream {
         if let Layer::Tls(session) = &mut self.layer {
             session.say_goodbye(&mut self.socket);
         }
+        self.socket.holds_last = false;
         rustix::net::shutdown(&self.socket.fd, Shutdown::Write)
     }
 
@@ -42,6 +43,7 @@ impl Stream {
         if let Layer::Tls(session) = &mut self.layer {
             session.keep_silent();
         }
+        self.socket.holds_last = false;
         // Where it fails the connection is closed all the same.
         let _ = rustix::net::sockopt::set_socket_linger(&self.socket.fd, Some(Duration::ZERO));
     }
@@ -66,6 +68,10 @@ impl Drop for Stream {
     fn drop(&mut self) {
         if let Layer::Tls(session) = &mut self.layer {
             session.say_goodbye(&mut self.socket);
+        }
+        // Closing a socket that something unread has come to would be a reset, and what the kernel holds would be lost.
+        if self.socket.holds_last {
+            let _ = rustix::net::shutdown(&self.socket.fd, Shutdown::Write);
         }
     }
 }

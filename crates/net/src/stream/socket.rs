@@ -1,7 +1,7 @@
 //! The socket under a stream: system calls, and what is known of its readiness.
 
-use super::Closed;
 use super::readiness::Readiness;
+use super::{Closed, foresight};
 use crate::errno::{Errno, errno_of};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use std::fs::File;
@@ -22,8 +22,12 @@ pub(crate) struct Socket {
     pub(crate) is_prompt: bool,
     /// The next read is tried without waiting: the connection is new, or data was seen waiting.
     pub(crate) read_at_once: bool,
+    /// It was accepted, and nothing has been read yet.
+    pub(crate) is_new: bool,
     /// The last write did not take everything: wait for room before the next.
     pub(crate) write_is_full: bool,
+    /// The kernel holds the last bytes until our side ends.
+    pub(crate) holds_last: bool,
 }
 
 impl Socket {
@@ -35,7 +39,9 @@ impl Socket {
             is_tcp,
             is_prompt: false,
             read_at_once: false,
+            is_new: false,
             write_is_full: false,
+            holds_last: false,
         }
     }
 
@@ -56,11 +62,15 @@ impl Socket {
     /// One `read`; `None` where nothing is there.
     pub(crate) fn read_once(&mut self, buffer: &mut [MaybeUninit<u8>]) -> Result<Option<usize>, Errno> {
         let was_at_once = std::mem::take(&mut self.read_at_once);
+        let was_new = std::mem::take(&mut self.is_new) && was_at_once;
         loop {
             // `recv` and `send` take a shorter way through the kernel than `read` and `write`.
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
                 Ok(((filled, rest), _)) => {
                     let count = filled.len();
+                    if was_new {
+                        foresight::tell(true);
+                    }
                     // A short read has emptied the socket; the end of the data must stay visible.
                     if count > 0 && !rest.is_empty() {
                         self.clear(Interest::READABLE);
@@ -73,6 +83,9 @@ impl Socket {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
+                    if was_new {
+                        foresight::tell(false);
+                    }
                     self.clear(Interest::READABLE);
                     return Ok(None);
                 }
