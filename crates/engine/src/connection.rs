@@ -32,6 +32,9 @@ use std::time::Duration;
 
 /// The least that is read at once while a head comes, bytes.
 const HEAD_READ_BYTES: usize = 2048;
+/// How long a connection that was answered stays at its desk while nothing comes. Longer costs memory, shorter costs those
+/// who come back soon a few hundred instructions.
+const STAY: Duration = Duration::from_millis(8);
 /// How much of an unread request body is dropped to keep a connection, bytes.
 const DISCARD_BYTES_MAX: u64 = 1 << 30;
 
@@ -112,9 +115,9 @@ impl Clone for Facts {
 
 /// Serves a connection until it ends; it counts as one of the thread's from the call on. `held` is kept until then.
 ///
-/// It rests and is busy in turn. What serving requests takes is in boxes that are there while the connection is busy, so
-/// that a thousand connections that wait cost little more than their sockets. For the same reason all it keeps is made
-/// before the future, which would hold the arguments of a function twice.
+/// It rests, and is at a desk while requests of it are served ([`Desks`]), so that a thousand connections that wait cost
+/// little more than their sockets. For the same reason all it keeps is made before the future, which would hold the
+/// arguments of a function twice.
 pub fn serve(
     thread: Rc<Thread>,
     mut stream: Stream,
@@ -202,16 +205,17 @@ async fn sit(request: &mut Request<'_>, sitting: Sitting) -> End {
         return End::Left(None);
     };
     let mut driver = Driver::H1(H1::new(stream, ahead, &thread.spare));
+    let mut stays = false;
     let came = loop {
         let Driver::H1(h1) = &mut driver else { return End::Left(None) };
-        match first_bytes(thread, &facts, h1) {
+        match first_bytes(thread, &facts, h1, &keep, stays).await {
             Came::Bytes if thread.serves(snapshot) => {}
             other => break other,
         }
         let after = serve_request(request, &mut driver, &facts, listener, &keep).await;
         request.renew();
         match after {
-            Some(After::KeepAlive(next)) => keep = next,
+            Some(After::KeepAlive(next)) => (keep, stays) = (next, true),
             Some(After::Close(closing)) => break Came::End(closing),
             None => return End::Left(None),
         }
@@ -248,14 +252,25 @@ enum Came {
     End(Closing),
 }
 
-/// Reads the first bytes of a request, where some have come.
-fn first_bytes(thread: &Thread, facts: &Facts, h1: &mut H1) -> Came {
+/// Reads the first bytes of a request, where some have come; a connection that `stays` is waited on for a moment.
+async fn first_bytes(thread: &Thread, facts: &Facts, h1: &mut H1, keep: &Keep, stays: bool) -> Came {
     let ahead = h1.begins_at_once();
     facts.pipelined.set(ahead && facts.requests.get() > 0);
     if ahead {
         return Came::Bytes;
     }
-    match h1.try_fill(HEAD_READ_BYTES) {
+    let read = if stays {
+        let pause = Deadline::after(STAY);
+        let soon = Keep { undisturbed: keep.undisturbed.min(pause), end: keep.end.min(pause) };
+        match wait(thread, &soon, |cx, end| h1.poll_fill(cx, HEAD_READ_BYTES, end)).await {
+            Some(Err(StreamError::TimedOut)) if !keep.end.has_passed() => Ok(None),
+            Some(read) => read.map(Some),
+            None => return Came::End(Closing::Now),
+        }
+    } else {
+        h1.try_fill(HEAD_READ_BYTES)
+    };
+    match read {
         Ok(Some(1..)) => Came::Bytes,
         Ok(None) => Came::Nothing,
         end => {

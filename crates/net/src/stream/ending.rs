@@ -75,3 +75,44 @@ impl Drop for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Address;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    /// The ends of a connection, the second one ours.
+    fn pair() -> (TcpStream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback exists");
+        let peer = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+        let (ours, address) = listener.accept().expect("a connection waits");
+        ours.set_nonblocking(true).expect("any socket can");
+        (peer, Stream::from_fd(ours.into(), &Address::Inet(address)))
+    }
+
+    #[test]
+    fn the_last_bytes_arrive_even_where_something_was_left_unread() {
+        crate::thread::run(async {
+            for ends_by_hand in [false, true] {
+                let (mut peer, mut stream) = pair();
+                peer.write_all(b"nobody reads this").expect("there is room");
+                assert_eq!(stream.try_write_last(b"answer"), Ok(Some(6)));
+                if ends_by_hand {
+                    stream.shutdown_write().expect("it is connected");
+                }
+                drop(stream);
+                let mut answer = [0; 16];
+                assert_eq!(peer.read(&mut answer).expect("it comes before the reset"), 6);
+                assert!(answer.starts_with(b"answer"));
+            }
+            // And without anything unread the end is one in order.
+            let (mut peer, mut stream) = pair();
+            assert_eq!(stream.try_write_last(b"answer"), Ok(Some(6)));
+            drop(stream);
+            let mut answer = String::new();
+            assert_eq!(peer.read_to_string(&mut answer).expect("no reset comes"), 6);
+        });
+    }
+}
