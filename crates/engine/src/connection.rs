@@ -129,7 +129,7 @@ pub fn serve(
     let mut facts = Rc::new(Facts::new(thread.next_connection(), ends.peer, ends.local, listen));
     let Manners { needs_beginning, may_be_http2, end } = beginning::manners(&thread, &facts);
     let mut keep = Keep { undisturbed: end, end };
-    stream.is_new();
+    stream.expect_data();
     // What was read ahead, in a box for it is nearly always nothing.
     let mut ahead: Option<Box<Vec<u8>>> = None;
     async move {

@@ -103,9 +103,9 @@ impl Stream {
 
     /// The connection was just accepted: where its peer is likely to have spoken already, the first read is tried without
     /// waiting.
-    pub fn is_new(&mut self) {
-        self.socket.is_new = true;
+    pub fn expect_data(&mut self) {
         self.socket.read_at_once = foresight::has_spoken();
+        self.socket.read_is_guess = self.socket.read_at_once;
     }
 
     /// Waits for the outcome of a `connect()` that is under way.

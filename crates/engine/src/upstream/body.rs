@@ -154,8 +154,7 @@ impl UpstreamBody {
                 true => "data after final chunk",
                 false => "more data than specified in \"Content-Length\" header",
             };
-            let is_at_head = !self.buffering && self.incoming.received_bytes == 0;
-            request.action = if is_at_head { READING_HEAD } else { READING_BODY };
+            request.action = if self.is_at_head() { READING_HEAD } else { READING_BODY };
             request.log_error(Level::Warn, format_args!("upstream sent {what}"));
             request.action = "";
         }
@@ -270,8 +269,7 @@ impl UpstreamBody {
             let held = self.hold.take(&mut piece).map_err(|error| unreadable(request, &error))?;
             if !held {
                 if let Some(cut) = self.cut.take() {
-                    let is_at_head = !self.buffering && self.incoming.received_bytes == 0;
-                    return Err(cut_off(request, cut, self.buffering, is_at_head));
+                    return Err(cut_off(request, cut, self.buffering, self.is_at_head()));
                 }
                 if self.incoming.is_over() {
                     break;
@@ -508,6 +506,11 @@ impl UpstreamBody {
                 }
             }
         }
+    }
+
+    /// Has nothing come but what came with the head of an unbuffered answer?
+    fn is_at_head(&self) -> bool {
+        !self.buffering && self.incoming.received_bytes == 0
     }
 
     /// Logs what became of the temporary file.

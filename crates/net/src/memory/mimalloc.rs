@@ -8,6 +8,17 @@ pub(super) struct Mimalloc;
 /// Blocks are whole words, so that what wants no more than that is aligned wherever it lies.
 pub(super) const NATURAL_ALIGN: usize = size_of::<usize>();
 
+impl Mimalloc {
+    /// Gives a block back; what layout it has, mimalloc knows.
+    ///
+    /// # Safety
+    /// The block is one of its blocks, of any layout, and nobody uses it any more.
+    pub(super) unsafe fn free(block: *mut u8) {
+        // SAFETY: as the caller promises.
+        unsafe { libmimalloc_sys::mi_free(block.cast()) }
+    }
+}
+
 /// Can the plain calls be used? Those that take an alignment are slower, and add room for it to every block whose size
 /// is no power of two.
 const fn is_natural(layout: Layout) -> bool {
@@ -52,8 +63,8 @@ unsafe impl GlobalAlloc for Mimalloc {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, _layout: Layout) {
-        // SAFETY: the caller says that the block is one of ours and not given back yet.
-        unsafe { libmimalloc_sys::mi_free(block.cast()) }
+        // SAFETY: as the caller promises.
+        unsafe { Mimalloc::free(block) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {

@@ -1,7 +1,7 @@
 //! What a thread has freed last, on piles: one for each size.
 
 use super::mimalloc::{Mimalloc, NATURAL_ALIGN};
-use std::alloc::{GlobalAlloc, Layout};
+use std::alloc::Layout;
 use std::cell::Cell;
 use std::ptr::{NonNull, null_mut};
 
@@ -106,17 +106,15 @@ impl Piles {
 
     /// Gives mimalloc back what lies on the piles.
     pub(super) fn clear(&self) {
-        for steps in 1..=FINE + COARSE + ALIGNED {
-            let (size, align) = match steps {
-                fine if fine <= FINE => (fine * FINE_BYTES, 1),
-                coarse if coarse <= FINE + COARSE => (FINE_BYTES_MAX + (coarse - FINE) * COARSE_BYTES, 1),
-                aligned => ((aligned - FINE - COARSE) * ALIGNED_BYTES, ALIGNED_BYTES),
-            };
-            let kind = Layout::from_size_align(size, align).ok().and_then(Kind::of);
-            let Some(kind) = kind else { continue };
-            while let Some(block) = self.take(&kind) {
-                // SAFETY: it is mimalloc's, of this layout, and off the pile it is nobody's.
-                unsafe { Mimalloc.dealloc(block.as_ptr(), kind.block) };
+        for pile in &self.piles {
+            pile.bytes.set(0);
+            let mut top = pile.top.replace(null_mut());
+            while let Some(block) = NonNull::new(top) {
+                // SAFETY: as in `take`; off the pile the block is nobody's, and it is mimalloc's.
+                unsafe {
+                    top = block.cast::<*mut u8>().read();
+                    Mimalloc::free(block.as_ptr());
+                }
             }
         }
     }

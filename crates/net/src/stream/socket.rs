@@ -22,8 +22,8 @@ pub(crate) struct Socket {
     pub(crate) is_prompt: bool,
     /// The next read is tried without waiting: the connection is new, or data was seen waiting.
     pub(crate) read_at_once: bool,
-    /// It was accepted, and nothing has been read yet.
-    pub(crate) is_new: bool,
+    /// That read is the first one, and what comes of it is worth remembering.
+    pub(crate) read_is_guess: bool,
     /// The last write did not take everything: wait for room before the next.
     pub(crate) write_is_full: bool,
     /// The kernel holds the last bytes until our side ends.
@@ -39,7 +39,7 @@ impl Socket {
             is_tcp,
             is_prompt: false,
             read_at_once: false,
-            is_new: false,
+            read_is_guess: false,
             write_is_full: false,
             holds_last: false,
         }
@@ -62,13 +62,13 @@ impl Socket {
     /// One `read`; `None` where nothing is there.
     pub(crate) fn read_once(&mut self, buffer: &mut [MaybeUninit<u8>]) -> Result<Option<usize>, Errno> {
         let was_at_once = std::mem::take(&mut self.read_at_once);
-        let was_new = std::mem::take(&mut self.is_new) && was_at_once;
+        let was_guess = std::mem::take(&mut self.read_is_guess);
         loop {
             // `recv` and `send` take a shorter way through the kernel than `read` and `write`.
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
                 Ok(((filled, rest), _)) => {
                     let count = filled.len();
-                    if was_new {
+                    if was_guess {
                         foresight::tell(true);
                     }
                     // A short read has emptied the socket; the end of the data must stay visible.
@@ -83,7 +83,7 @@ impl Socket {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    if was_new {
+                    if was_guess {
                         foresight::tell(false);
                     }
                     self.clear(Interest::READABLE);
