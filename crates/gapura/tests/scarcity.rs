@@ -85,9 +85,10 @@ fn files_that_cannot_be_read() {
 
 #[test]
 fn no_descriptors_left() {
+    const DESCRIPTORS: usize = 50;
     let origin = Origin::start();
     let conf = format!(
-        "error_log error.log info; pid nginx.pid; worker_processes 1; worker_rlimit_nofile 50; events {{}}\n\
+        "error_log error.log info; pid nginx.pid; worker_processes 1; worker_rlimit_nofile {DESCRIPTORS}; events {{}}\n\
          http {{ access_log access.log; keepalive_timeout 5s; server {{ listen %HOST%:8080; root html;\n\
          location = / {{ return 200 a; }} location /p/ {{ proxy_pass http://{}; }} }} }}\n",
         origin.address
@@ -110,8 +111,8 @@ fn no_descriptors_left() {
     .into_iter()
     .enumerate()
     {
-        // The end of the one before made room for one that waited.
-        server.wait_for_log("accept4() failed", round + 1);
+        // A place that became free, by the end of the one before, is taken again by one that waits.
+        wait_for("all descriptors are taken", PATIENCE, || (open_files(worker) >= DESCRIPTORS).then_some(()));
         let mut stream = &idle[round];
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
