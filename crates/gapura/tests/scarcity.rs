@@ -111,14 +111,14 @@ fn no_descriptors_left() {
     .into_iter()
     .enumerate()
     {
-        // A place that became free, by the end of the one before, is taken again by one that waits.
+        // The place of the one before became free when its connection ended, and one that waits takes it.
         wait_for("all descriptors are taken", PATIENCE, || (open_files(worker) >= DESCRIPTORS).then_some(()));
         let mut stream = &idle[round];
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
-        let mut answer = vec![0; 4096];
-        let count = stream.read(&mut answer).unwrap();
-        let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
+        // To its end: before that its descriptor is among those that are taken.
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
         assert_eq!(status(&answer), 500, "{path}: {answer}");
         server.wait_for_log(words, 1);
     }
