@@ -27,8 +27,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 use std::{env, thread};
 
-use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use arguments::{APPS_MAX, Options, Request};
 use screen::{Keyboard, Screen, say};
@@ -495,26 +495,17 @@ fn read_keys(sender: &SyncSender<Event>) {
 
 /// Turns signals into events, on a thread of its own.
 fn listen_for_signals(sender: SyncSender<Event>) -> Result<(), String> {
-    let failed = |error: io::Error| format!("cannot watch for signals: {error}");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let entered = runtime.enter();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), CONTINUE] {
-        let mut signals = signal(kind).map_err(failed)?;
-        let sender = sender.clone();
-        runtime.spawn(async move {
-            while signals.recv().await.is_some() {
-                let event = if kind == CONTINUE { Event::Continued } else { Event::End };
-                let _ = sender.try_send(event);
-            }
-        });
-    }
-    drop(entered);
-    thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    // SIGCONT: `fg` after Ctrl-Z.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCONT])
+        .map_err(|error| format!("cannot watch for signals: {error}"))?;
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            let event = if signal == SIGCONT { Event::Continued } else { Event::End };
+            let _ = sender.try_send(event);
+        }
+    });
     Ok(())
 }
-
-/// `fg` after Ctrl-Z.
-const CONTINUE: SignalKind = SignalKind::from_raw(Signal::CONT.as_raw());
 
 /// The next event, or none within a tick; the end when no event can come any more.
 fn next(events: &Receiver<Event>) -> Option<Option<Event>> {

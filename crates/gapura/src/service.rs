@@ -17,7 +17,7 @@ use net::accept::Acceptor;
 use net::errno::{Errno, ErrnoMessage};
 use net::listen::Listener;
 use net::log::file::LogFile;
-use net::thread::{Mailbox, Sender, aside, mailbox, spawn_local};
+use net::thread::{Mailbox, Sender, Task, aside, mailbox, spawn_local};
 use net::timer::{Deadline, Timer};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::os::fd::OwnedFd;
@@ -320,7 +320,7 @@ fn stay_on(processors: &[usize], serving: &engine::thread::Thread) {
 
 /// One thread: follows commands until it is told to end.
 async fn thread(serving: Rc<engine::thread::Thread>, mine: Mine, mut orders: Mailbox<Command>) {
-    let mut acceptors: Vec<(Arc<OwnedFd>, tokio::task::JoinHandle<()>)> = Vec::new();
+    let mut acceptors: Vec<(Arc<OwnedFd>, Task)> = Vec::new();
     let logging = Rc::downgrade(&serving);
     net::log::on_failure(move |failure| {
         if let Some(serving) = logging.upgrade() {
@@ -367,7 +367,7 @@ async fn drained(serving: &engine::thread::Thread, mine: &Mine) {
 fn follow(
     serving: &Rc<engine::thread::Thread>,
     mine: &Mine,
-    acceptors: &mut Vec<(Arc<OwnedFd>, tokio::task::JoinHandle<()>)>,
+    acceptors: &mut Vec<(Arc<OwnedFd>, Task)>,
     generation: &Generation,
     sockets: &[Arc<OwnedFd>],
 ) -> Result<(), Errno> {

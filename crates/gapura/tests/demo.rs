@@ -5,17 +5,19 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use support::client::Connection;
 use support::gateway::{Running, send};
-use support::server::PATIENCE;
-use support::{Folder, free_port, is_installed, nothing_may_be_skipped, text_of, wait_for};
+use support::{Folder, is_installed, nothing_may_be_skipped, text_of, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Demo {
     process: Running,
@@ -35,7 +37,7 @@ impl Demo {
 
     /// A demo in this folder that shows an address which begins with these words.
     fn started_in(folder: &Path, options: &[&str], shown: &str) -> Demo {
-        let port = free_port();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_gapura"));
         command.arg("demo").args(["--port", &port.to_string()]).args(options);
         command.arg("--dir").arg(folder.join("tree"));
@@ -131,7 +133,7 @@ fn speaks_https_with_an_authority_of_its_own() {
 }
 
 fn curl(arguments: &[&str]) -> String {
-    output("curl", &[&["-sS", "--noproxy", "*", "--max-time", "60"], arguments].concat())
+    output("curl", &[&["-sS", "--noproxy", "*", "--max-time", "10"], arguments].concat())
 }
 
 /// What a program writes, errors included.
@@ -187,8 +189,7 @@ fn keys_stop_start_add_and_reload() {
     }
     let folder = Folder::new("gapura-demo-keys");
     let tree = folder.path().join("tree");
-    let (program, port) = (env!("CARGO_BIN_EXE_gapura"), free_port());
-    let command = format!("{program} demo --port {port} --dir {}", tree.display());
+    let command = format!("{} demo --port 18080 --dir {}", env!("CARGO_BIN_EXE_gapura"), tree.display());
     let terminal = Command::new("script")
         .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
         .env("TERM", "xterm")

@@ -8,7 +8,11 @@ use http::{Fields, ResponseHead};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
-use support::server::{PATIENCE, Server};
+use std::time::Duration;
+use support::server::Server;
+
+/// How long one wait may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const CONFIGURATION: &str = "
 error_log error.log info;

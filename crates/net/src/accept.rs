@@ -2,17 +2,16 @@
 
 use crate::address::Address;
 use crate::clock;
-use crate::errno::{Errno, errno_of};
+use crate::errno::Errno;
+use crate::event_loop::watch::{Direction, Watch};
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
 use rustix::net::SocketFlags;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// How long accepting rests when the system is out of descriptors or memory, nginx's default
 /// `accept_mutex_delay`: connections wait in the kernel's queue meanwhile.
@@ -21,7 +20,8 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(500);
 /// One thread's way to a listening socket. Several threads may hold one each over the same socket; dropping
 /// one stops this thread's watch and nothing else: the socket closes when the last holder lets go.
 pub struct Acceptor {
-    socket: AsyncFd<Arc<OwnedFd>>,
+    socket: Arc<OwnedFd>,
+    watch: Watch,
     /// The local address of accepted connections, where the listener's own says it.
     local: Option<Address>,
     listener_address: Address,
@@ -47,15 +47,14 @@ pub struct Ends {
 }
 
 impl Acceptor {
-    /// Watches a bound and listening socket from this thread's runtime. The socket is made non-blocking.
+    /// Watches a bound and listening socket from this thread's event loop. The socket is made non-blocking.
     pub fn new(listener: Arc<OwnedFd>) -> Result<Acceptor, Errno> {
         rustix::io::ioctl_fionbio(&listener, true)?;
         let address = Address::from_any(rustix::net::getsockname(&listener)?);
-        // SAFETY: the `Arc` held inside keeps the descriptor open, and an `OwnedFd` never changes its number.
-        let registered = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
-        let socket = registered.map_err(|error| errno_of(&error.into_parts().1))?;
+        let watch = Watch::begin_reading(&listener)?;
         let local = (!address.is_wildcard()).then(|| address.clone());
-        Ok(Acceptor { socket, local, listener_address: address, paused_until: None, timer: Timer::new() })
+        let timer = Timer::new();
+        Ok(Acceptor { socket: listener, watch, local, listener_address: address, paused_until: None, timer })
     }
 
     /// Waits for a connection.
@@ -68,15 +67,11 @@ impl Acceptor {
         }
         let result = poll_fn(|cx| {
             loop {
-                let mut guard = match self.socket.poll_read_ready(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(errno_of(&error))),
-                    Poll::Ready(Ok(guard)) => guard,
-                };
+                ready!(self.watch.poll_ready(cx, Direction::Read));
                 let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-                match rustix::net::acceptfrom_with(guard.get_inner(), flags) {
+                match rustix::net::acceptfrom_with(&self.socket, flags) {
                     Ok(accepted) => return Poll::Ready(Ok(accepted)),
-                    Err(Errno::AGAIN) => guard.clear_ready(),
+                    Err(Errno::AGAIN) => self.watch.clear(Direction::Read),
                     Err(Errno::INTR) => {}
                     Err(errno) => return Poll::Ready(Err(errno)),
                 }
@@ -104,6 +99,13 @@ impl Acceptor {
     }
 }
 
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        // Others may hold the socket, and it stays open.
+        self.watch.end(&self.socket);
+    }
+}
+
 /// True for the errors after which accepting at once would only fail again.
 fn is_exhausted(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
@@ -115,7 +117,7 @@ impl Accepted {
         &self.peer
     }
 
-    /// Ties the connection to this thread's runtime.
+    /// Ties the connection to this thread.
     pub fn into_stream(self) -> (Stream, Ends) {
         let stream = Stream::from_fd(self.fd, &self.peer);
         let local = self.local.unwrap_or_else(|| stream.local_address());

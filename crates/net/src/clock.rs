@@ -1,19 +1,14 @@
 //! The time of day and the monotonic time, read once per turn of the event loop.
 //!
-//! nginx keeps one cached time per turn of its loop; so does each thread here. The runtime that
-//! [`crate::thread`] builds marks the cache stale whenever the thread wakes from waiting for events; the first
-//! reader of the turn asks the system, the others get the same answer. A loop so busy that it never waits would
-//! keep one time for ever, therefore the cache also ends after [`READS_MAX`] uses. The trade: within one turn
-//! time stands still, so a stamp may be older than the event by the length of the turn, usually well under a
-//! millisecond. Threads that are not ours (tests, start-up code) read the system each time.
+//! nginx keeps one cached time per turn of its loop; so does each thread here. The event loop marks the cache stale
+//! with each turn; the first reader of the turn asks the system, the others get the same answer. The trade: within one
+//! turn time stands still, so a stamp may be older than the event by the length of the turn, usually well under a
+//! millisecond. Threads without an event loop (tests, start-up code) read the system each time.
 //!
 //! Texts that change once a second (the `Date` header, the times in logs) are formatted once a second per thread.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::{Cell, RefCell};
-
-/// How many times one cached reading may be used while the loop does not wait for events.
-const READS_MAX: u32 = 64;
 
 /// The time of day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +28,7 @@ struct Reading {
 thread_local! {
     static HOOKED: Cell<bool> = const { Cell::new(false) };
     static TURN: Cell<u64> = const { Cell::new(0) };
-    static READS_LEFT: Cell<u32> = const { Cell::new(0) };
+    static IS_FRESH: Cell<bool> = const { Cell::new(false) };
     static READING: Cell<Reading> = const {
         Cell::new(Reading { monotonic_ms: 0, wall: Wall { seconds: 0, millis: 0 } })
     };
@@ -103,26 +98,20 @@ pub fn turn() -> u64 {
     TURN.get()
 }
 
-/// Marks the cached time stale; the runtime calls it whenever the thread wakes up.
+/// Marks the cached time stale; the event loop calls it whenever the thread has asked for events.
 pub(crate) fn turn_began() {
-    HOOKED.set(true);
     TURN.set(TURN.get() + 1);
-    READS_LEFT.set(0);
+    IS_FRESH.set(false);
 }
 
-/// From here on this thread's runtime tells when a turn begins (`true`), or no longer does (`false`).
+/// From here on this thread's event loop tells when a turn begins (`true`), or no longer does (`false`).
 pub(crate) fn set_hooked(hooked: bool) {
     HOOKED.set(hooked);
-    READS_LEFT.set(0);
+    IS_FRESH.set(false);
 }
 
 fn reading() -> Reading {
-    let left = READS_LEFT.get();
-    if left == 0 {
-        return read_system();
-    }
-    READS_LEFT.set(left - 1);
-    READING.get()
+    if IS_FRESH.get() { READING.get() } else { read_system() }
 }
 
 fn read_system() -> Reading {
@@ -133,7 +122,7 @@ fn read_system() -> Reading {
         wall: Wall { seconds: real.tv_sec, millis: (real.tv_nsec / 1_000_000) as u32 },
     };
     READING.set(reading);
-    READS_LEFT.set(if HOOKED.get() { READS_MAX } else { 0 });
+    IS_FRESH.set(HOOKED.get());
     reading
 }
 
@@ -351,17 +340,16 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_keeps_one_time_and_a_busy_turn_does_not_keep_it_for_ever() {
+    fn a_turn_keeps_one_time() {
+        set_hooked(true);
         turn_began();
         let first = wall();
         READING.set(Reading { monotonic_ms: 1, wall: Wall { seconds: 1, millis: 0 } });
         assert_eq!(wall().seconds, 1, "the cache answers within the turn");
-        for _ in 0..READS_MAX {
-            wall();
-        }
-        assert!(wall() >= first, "the cache ends after its bound");
-        READING.set(Reading { monotonic_ms: 1, wall: Wall { seconds: 1, millis: 0 } });
         turn_began();
         assert!(wall() >= first, "a new turn asks the system");
+        set_hooked(false);
+        READING.set(Reading { monotonic_ms: 1, wall: Wall { seconds: 1, millis: 0 } });
+        assert!(wall() >= first, "and so does each look on a thread without turns");
     }
 }

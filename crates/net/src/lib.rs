@@ -5,6 +5,7 @@ pub mod address;
 pub mod clock;
 pub mod connect;
 pub mod errno;
+mod event_loop;
 pub mod file;
 pub mod listen;
 pub mod log;

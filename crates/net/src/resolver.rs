@@ -7,11 +7,13 @@
 //! [`startup`].
 
 mod client;
+mod datagrams;
 pub mod message;
 pub mod startup;
 mod system;
 
 use crate::clock;
+use crate::timer::{Deadline, Timer};
 use bstr::ByteSlice;
 use client::{Client, Manner};
 use message::{Kind, Response, Service};
@@ -338,7 +340,8 @@ impl Inner {
         &self,
         lookup: impl Future<Output = Result<T, ResolveError>>,
     ) -> Result<T, ResolveError> {
-        tokio::time::timeout(self.settings.timeout, lookup).await.unwrap_or(Err(ResolveError::TimedOut))
+        let in_time = Timer::new().with_deadline(Deadline::after(self.settings.timeout), lookup).await;
+        in_time.unwrap_or(Err(ResolveError::TimedOut))
     }
 
     fn valid_until_ms(&self, ttl_seconds: u32) -> u64 {

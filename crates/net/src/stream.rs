@@ -19,7 +19,9 @@ pub(crate) mod socket;
 
 use crate::address::Address;
 use crate::errno::{Errno, ErrnoMessage};
+use crate::event_loop::watch::Direction;
 use crate::sockopt::{self, TcpInfo};
+use crate::thread;
 use crate::timer::{Deadline, Timer};
 use crate::tls::session::Session;
 use socket::Socket;
@@ -30,7 +32,6 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
-use tokio::io::Interest;
 
 /// Why an operation on a stream ended without success. The end of the peer's data is not an error: reads
 /// return 0 then.
@@ -78,7 +79,7 @@ pub enum Closed {
     Broken(Errno),
 }
 
-/// A connection on this thread's runtime. Dropping it closes it.
+/// A connection on this thread's event loop. Dropping it closes it.
 pub struct Stream {
     pub(crate) socket: Socket,
     pub(crate) layer: Layer,
@@ -95,7 +96,7 @@ pub(crate) enum Layer {
 }
 
 impl Stream {
-    /// Takes a connected, non-blocking stream socket into this thread's runtime, which watches it from the first wait
+    /// Takes a connected, non-blocking stream socket into this thread's event loop, which watches it from the first wait
     /// on. The stream does not keep the peer's address: whoever needs it, has it.
     pub fn from_fd(fd: OwnedFd, peer: &Address) -> Stream {
         Stream { socket: Socket::new(fd, peer.inet().is_some()), layer: Layer::Plain, timer: Timer::new() }
@@ -160,7 +161,7 @@ impl Stream {
             IoSlice::advance_slices(&mut parts, written);
             if !parts.is_empty() {
                 deadline.progressed();
-                tokio::task::consume_budget().await;
+                thread::consume_budget().await;
             }
         }
         Ok(())
@@ -181,7 +182,7 @@ impl Stream {
 
     /// Writes what the socket takes without waiting; `None` when it takes nothing now.
     pub fn try_writev(&mut self, parts: &[IoSlice<'_>]) -> Result<Option<usize>, WriteError> {
-        if self.socket.write_is_full && !self.socket.is_ready(Interest::WRITABLE) {
+        if self.socket.write_is_full && !self.socket.is_ready(Direction::Write) {
             return Ok(None);
         }
         match &mut self.layer {
@@ -273,9 +274,9 @@ impl Stream {
             sent += count as u64;
             deadline.progressed();
             if count == chunk && sent < len {
-                tokio::task::yield_now().await;
+                thread::yield_now().await;
             } else {
-                tokio::task::consume_budget().await;
+                thread::consume_budget().await;
             }
         }
         Ok(sent)
@@ -374,7 +375,7 @@ impl Stream {
 
     /// Is there data already, or has the event loop reported that there may be?
     pub fn has_data_or_news(&self) -> bool {
-        self.has_data() || self.socket.read_at_once || self.socket.is_ready(Interest::READABLE)
+        self.has_data() || self.socket.read_at_once || self.socket.is_ready(Direction::Read)
     }
 
     /// Is there data that the socket has given up already?

@@ -1,27 +1,15 @@
 //! Threads with an event loop of their own, and the mailboxes between them.
 //!
-//! Everything on such a thread stays on it: tasks may hold `Rc` and `RefCell`. [`spawn_local`] puts a task
-//! straight on the thread's current-thread runtime, as tokio's own `LocalRuntime`, not yet stable, does.
-//! `LocalSet` does the same as a task inside the runtime, with its own queue behind a lock: measured with 64
-//! keep-alive connections it cost 5 % more CPU for each request.
-//!
-//! The runtime tells [`crate::clock`] when a turn of the loop begins, and the logs when it ends.
+//! Everything on such a thread stays on it: tasks may hold `Rc` and `RefCell`. The loop tells [`crate::clock`] when a
+//! turn begins, and the logs when the thread is about to wait.
 
-use crate::{clock, log, memory};
-use std::cell::RefCell;
+use crate::{clock, event_loop, log, memory};
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
-thread_local! {
-    /// The runtime of this thread, while [`run`] is inside it.
-    static RUNTIME: RefCell<Option<Handle>> = const { RefCell::new(None) };
-}
+pub use crate::event_loop::tasks::{Task, consume_budget, yield_now};
 
 /// Starts a named thread and runs the future that `make` returns on it. The name is cut at 15 bytes by the
 /// kernel.
@@ -42,20 +30,10 @@ where
 /// # Panics
 /// Where the system gives no event descriptor, and where the thread already runs an event loop.
 pub fn run<T>(main: impl Future<Output = T>) -> T {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .on_thread_park(log::turn_ended)
-        .on_thread_unpark(clock::turn_began)
-        .build()
-        .expect("the system gives an event descriptor to a thread that starts");
-    let previous = RUNTIME.replace(Some(runtime.handle().clone()));
-    assert!(previous.is_none(), "one event loop per thread");
     let _ending = Ending;
     let _keeping = memory::Keeping::begin();
     clock::set_hooked(true);
-    let value = runtime.block_on(main);
-    drop(runtime);
-    value
+    event_loop::run(main).expect("the system gives event descriptors to a thread that starts")
 }
 
 /// Leaves the thread as it was, also when the future panics.
@@ -63,7 +41,6 @@ struct Ending;
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        RUNTIME.set(None);
         clock::set_hooked(false);
         log::flush_thread();
     }
@@ -99,36 +76,13 @@ where
 ///
 /// # Panics
 /// On a thread that is not inside [`run`].
-pub fn spawn_local(task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
-    let handle = RUNTIME.with_borrow(|runtime| runtime.clone());
-    let handle = handle.expect("spawn_local is called on a thread with an event loop of ours");
-    handle.spawn(OnThisThread(task))
+pub fn spawn_local(task: impl Future<Output = ()> + 'static) -> Task {
+    event_loop::tasks::spawn(task).expect("spawn_local is called on a thread with an event loop of ours")
 }
 
 /// As [`spawn_local`] where the thread has an event loop; false where it has none.
 pub(crate) fn try_spawn_local(task: impl Future<Output = ()> + 'static) -> bool {
-    let handle = RUNTIME.try_with(|runtime| runtime.borrow().clone()).ok().flatten();
-    handle.map(|handle| handle.spawn(OnThisThread(task))).is_some()
-}
-
-/// A task that never leaves its thread.
-struct OnThisThread<F>(F);
-
-// SAFETY: the only place that makes one is `spawn_local`, which gives it to the current-thread runtime that
-// `run` owns on this very thread. That runtime polls its tasks, and drops them when they end or when it ends, on
-// the thread that is inside its `block_on` or drops it: `run` does both itself and never lets the runtime go
-// (`Handle::block_on` on another thread drives no tasks of a current-thread runtime). A waker or a
-// `JoinHandle` that reaches another thread only asks for the task to be polled or cancelled, and the runtime
-// does it here; the output is `()`, so nothing of the task leaves through the handle.
-unsafe impl<F> Send for OnThisThread<F> {}
-
-impl<F: Future<Output = ()>> Future for OnThisThread<F> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // SAFETY: the field is pinned with the wrapper, which has no `Drop` and never moves it.
-        unsafe { self.map_unchecked_mut(|wrapper| &mut wrapper.0) }.poll(cx)
-    }
+    event_loop::tasks::spawn(task).is_some()
 }
 
 /// The sending side of a mailbox; any thread may hold copies.
@@ -152,13 +106,15 @@ mod tests {
         let worker = spawn("worker-test", move || async move {
             let sum = Rc::new(std::cell::Cell::new(0));
             let shared = sum.clone();
-            let task = spawn_local(async move {
+            spawn_local(async move {
                 while let Some(number) = mailbox.recv().await {
                     shared.set(shared.get() + number);
                 }
             });
-            task.await.expect("the task ends in order");
-            assert_eq!(Rc::strong_count(&sum), 1, "an ended task holds nothing");
+            // An ended task holds nothing.
+            while Rc::strong_count(&sum) > 1 {
+                yield_now().await;
+            }
             (sum.get(), std::thread::current().name().map(str::to_owned))
         });
         for number in [1, 2, 3] {
@@ -194,8 +150,16 @@ mod tests {
                 let _guard = guard;
                 std::future::pending::<()>().await;
             });
-            let broken = spawn_local(async { panic!("on purpose") });
-            assert!(broken.await.is_err());
+            let bystander = Rc::new(std::cell::Cell::new(false));
+            let lost = bystander.clone();
+            spawn_local(async move {
+                lost.set(true);
+                panic!("on purpose");
+            });
+            while Rc::strong_count(&bystander) > 1 {
+                yield_now().await;
+            }
+            assert!(bystander.get());
         });
         assert!(dropped.get());
     }

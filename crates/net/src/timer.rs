@@ -1,16 +1,17 @@
 //! One timer per connection, moved as rarely as possible.
 //!
 //! A server sets a time limit before nearly every wait and almost never reaches it. Registering and removing a
-//! runtime timer for each would cost more than the wait itself. So a connection owns one timer: a limit that
-//! lies later than the armed moment leaves it armed, and when it fires early it is armed again for what is left.
-//! Only a limit that lies earlier touches the runtime.
+//! alarm for each would cost more than the wait itself. So a connection owns one timer: a limit that lies later than the
+//! armed moment leaves it armed, and when it fires early it is armed again for what is left. Only a limit that lies
+//! earlier touches the event loop's alarms.
 
 use crate::clock;
+use crate::event_loop::alarms;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::ptr;
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
 
 /// The moment a wait ends without success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +71,15 @@ fn millis(duration: Duration) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedOut;
 
-/// See the module's text. Costs nothing until it is first needed; works on a thread with a runtime only.
+/// See the module's text. Costs nothing until it is first needed; wakes on a thread with an event loop only.
+#[derive(Debug)]
 pub struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    /// When the runtime will wake us; [`UNARMED`] when it will not.
+    /// When the event loop will wake us; [`UNARMED`] when it will not.
     armed_ms: u64,
+    /// The number of the alarm.
+    number: u32,
+    /// Whom it wakes: what that waker points to. The alarm holds the waker, so that nobody else's points there.
+    owner: *const (),
 }
 
 /// Later than every moment there is.
@@ -82,7 +87,7 @@ const UNARMED: u64 = u64::MAX;
 
 impl Default for Timer {
     fn default() -> Timer {
-        Timer { sleep: None, armed_ms: UNARMED }
+        Timer { armed_ms: UNARMED, number: 0, owner: ptr::null() }
     }
 }
 
@@ -97,14 +102,21 @@ impl Timer {
         if deadline.at_ms == u64::MAX {
             return Poll::Pending;
         }
-        loop {
-            let sleep = self.armed_by(deadline);
-            ready!(sleep.as_mut().poll(cx));
-            self.armed_ms = UNARMED;
-            if clock::refresh() >= deadline.at_ms {
-                return Poll::Ready(());
-            }
+        let now_ms = clock::now_ms();
+        if now_ms >= deadline.at_ms {
+            return Poll::Ready(());
         }
+        // An alarm whose moment has come has rung, or will in this turn; the clock of the turn tells.
+        if self.armed_ms > deadline.at_ms || self.armed_ms <= now_ms {
+            self.disarm();
+            self.number = alarms::set(deadline.at_ms, cx.waker().clone());
+            self.armed_ms = deadline.at_ms;
+            self.owner = cx.waker().data();
+        } else if self.owner != cx.waker().data() {
+            alarms::redirect(self.armed_ms, self.number, cx.waker());
+            self.owner = cx.waker().data();
+        }
+        Poll::Pending
     }
 
     /// Runs a future until it ends or the deadline passes.
@@ -128,25 +140,23 @@ impl Timer {
         poll_fn(|cx| self.poll_expired(cx, deadline)).await;
     }
 
-    fn armed_by(&mut self, deadline: Deadline) -> &mut Pin<Box<Sleep>> {
-        let must_move = self.armed_ms > deadline.at_ms;
-        if must_move {
-            self.armed_ms = deadline.at_ms;
+    fn disarm(&mut self) {
+        if self.armed_ms != UNARMED {
+            alarms::remove(self.armed_ms, self.number);
+            self.armed_ms = UNARMED;
         }
-        // An hour at most: the runtime's own bound on far moments does not matter then, and it is armed again.
-        let wait_ms = || deadline.at_ms.saturating_sub(clock::refresh()).clamp(1, 3_600_000);
-        match &mut self.sleep {
-            Some(sleep) if must_move => {
-                sleep.as_mut().reset(Instant::now() + Duration::from_millis(wait_ms()));
-            }
-            Some(_) => {}
-            None => {
-                self.sleep = Some(Box::pin(tokio::time::sleep(Duration::from_millis(wait_ms()))));
-            }
-        }
-        // The arms above leave a value in every case.
-        self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::ZERO)))
     }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+/// Sleeps so long, to the millisecond.
+pub async fn sleep(duration: Duration) {
+    Timer::new().sleep(Deadline::after(duration)).await;
 }
 
 #[cfg(test)]

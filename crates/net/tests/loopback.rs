@@ -8,11 +8,22 @@ use net::splice::Pipe;
 use net::stream::{Closed, Stream, StreamError};
 use net::thread::{run, spawn_local};
 use net::timer::Deadline;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Starts a task; the receiver hears of its end, and of a panic in it.
+fn joinable(task: impl Future<Output = ()> + 'static) -> oneshot::Receiver<()> {
+    let (over, joined) = oneshot::channel();
+    spawn_local(async move {
+        task.await;
+        let _ = over.send(());
+    });
+    joined
+}
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(10))
@@ -69,7 +80,7 @@ fn more_than_the_socket_holds_is_written_while_the_peer_reads() {
         let (mut client, mut server) = pair().await;
         let bytes: Vec<u8> = (0..6_000_000_u32).map(|index| (index % 251) as u8).collect();
         let expected = bytes.clone();
-        let reader = spawn_local(async move {
+        let reader = joinable(async move {
             let mut got = Vec::new();
             while server.read_into(&mut got, 60_000, soon()).await != Ok(0) {}
             assert!(got == expected);
@@ -105,7 +116,7 @@ fn a_file_is_sent_from_any_offset_and_its_early_end_is_noticed() {
         let file = std::fs::File::open(&path).expect("it was just written");
         std::fs::remove_file(&path).expect("it is ours");
         let expected = bytes[5..].to_vec();
-        let reader = spawn_local(async move {
+        let reader = joinable(async move {
             let mut got = Vec::new();
             while server.read_into(&mut got, 30_000, soon()).await != Ok(0) {}
             assert!(got == expected);
@@ -125,10 +136,10 @@ fn bytes_go_through_a_pipe_from_one_connection_to_another() {
         let (mut to, mut sink) = pair().await;
         let bytes: Vec<u8> = (0..2_000_000_u32).map(|index| (index % 239) as u8).collect();
         let sent = bytes.clone();
-        let writer = spawn_local(async move {
+        let writer = joinable(async move {
             source.write_all(&mut [IoSlice::new(&sent)], soon()).await.expect("all goes");
         });
-        let reader = spawn_local(async move {
+        let reader = joinable(async move {
             let mut got = Vec::new();
             while sink.read_into(&mut got, 50_000, soon()).await != Ok(0) {}
             assert!(got == [b"head: lead, ", &bytes[..]].concat());
@@ -209,7 +220,7 @@ fn lingering_keeps_the_response_alive_for_a_client_that_still_sends() {
     run(async {
         let (mut client, mut server) = pair().await;
         server.write_all(&mut [IoSlice::new(b"413 too large")], soon()).await.expect("it is written");
-        let lingering = spawn_local(server.linger(Duration::from_secs(5), Duration::from_secs(30)));
+        let lingering = joinable(server.linger(Duration::from_secs(5), Duration::from_secs(30)));
         for _ in 0..20 {
             client.write_all(&mut [IoSlice::new(&[b'x'; 9000])], soon()).await.expect("no reset comes back");
         }

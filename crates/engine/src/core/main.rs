@@ -229,7 +229,7 @@ pub(super) static MODULE: Module = Module {
         idle("multi_accept", "Accepting is balanced over threads."),
         idle("accept_mutex", "Accepting is balanced over threads."),
         idle("accept_mutex_delay", "Accepting is balanced over threads."),
-        idle("epoll_events", "How many events a turn takes is the runtime's affair."),
+        idle("epoll_events", "A turn takes 512 events, nginx's default."),
         idle("quic_bpf", "Packets find their thread without a filter in the kernel."),
         idle("worker_aio_requests", "Files are read without asynchronous I/O."),
         idle_own(

@@ -45,7 +45,7 @@ impl Busy {
         drop(self);
         if burst.is_over() && !burst.watched.replace(true) {
             net::thread::spawn_local(async move {
-                tokio::time::sleep(CALM).await;
+                net::timer::sleep(CALM).await;
                 burst.watched.set(false);
                 if burst.is_over() {
                     net::memory::give_back();

@@ -363,7 +363,7 @@ impl UpstreamBody {
             }
         }
         // Others have their turn.
-        tokio::task::yield_now().await;
+        net::thread::yield_now().await;
         Ok(true)
     }
 

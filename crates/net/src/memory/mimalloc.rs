@@ -29,23 +29,11 @@ const fn is_natural(layout: Layout) -> bool {
 // were asked for, or a null pointer, and does not unwind. Blocks of either kind of call may be given to the others.
 unsafe impl GlobalAlloc for Mimalloc {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let (size, align) = (layout.size(), layout.align());
-        // SAFETY: any size and any power of two may be asked for, and what was allocated may be freed.
+        // SAFETY: any size and any power of two may be asked for.
         let block = unsafe {
             match is_natural(layout) {
-                true => libmimalloc_sys::mi_malloc(size),
-                // Blocks of a size lie one behind the other, so that whole multiples of an alignment nearly always have it;
-                // asked for it, mimalloc adds room to all of them.
-                false if size.is_multiple_of(align) && !size.is_power_of_two() => {
-                    let block = libmimalloc_sys::mi_malloc(size);
-                    if block.addr().is_multiple_of(align) {
-                        block
-                    } else {
-                        libmimalloc_sys::mi_free(block);
-                        libmimalloc_sys::mi_malloc_aligned(size, align)
-                    }
-                }
-                false => libmimalloc_sys::mi_malloc_aligned(size, align),
+                true => libmimalloc_sys::mi_malloc(layout.size()),
+                false => libmimalloc_sys::mi_malloc_aligned(layout.size(), layout.align()),
             }
         };
         block.cast()

@@ -11,15 +11,11 @@ const BLOCK_BYTES_MAX: usize = 8192;
 const FINE_BYTES_MAX: usize = 1024;
 const FINE_BYTES: usize = 16;
 const COARSE_BYTES: usize = 512;
-/// Blocks that want to lie at multiples of more than [`NATURAL_ALIGN`] have piles of their own, every so many bytes; all of
-/// them lie at multiples of it. The runtime's tasks want this much.
-const ALIGNED_BYTES: usize = 128;
 /// The most that lies on one pile, bytes.
 const PILE_BYTES_MAX: usize = 32 * 1024;
 
 const FINE: usize = FINE_BYTES_MAX / FINE_BYTES;
 const COARSE: usize = (BLOCK_BYTES_MAX - FINE_BYTES_MAX) / COARSE_BYTES;
-const ALIGNED: usize = BLOCK_BYTES_MAX / ALIGNED_BYTES;
 
 thread_local! {
     pub(super) static PILES: Piles = const { Piles::new() };
@@ -29,7 +25,7 @@ thread_local! {
 pub(super) struct Piles {
     /// Does the thread keep anything?
     pub(super) keeps: Cell<bool>,
-    piles: [Pile; FINE + COARSE + ALIGNED],
+    piles: [Pile; FINE + COARSE],
 }
 
 /// Free blocks of one size, the last one first. The first word of each says where the next is.
@@ -48,20 +44,17 @@ impl Kind {
     /// None for what is mimalloc's alone.
     #[inline]
     pub(super) fn of(layout: Layout) -> Option<Kind> {
-        let (size, align) = (layout.size(), layout.align());
-        let (pile, bytes, align) = if size > BLOCK_BYTES_MAX || size == 0 || align > ALIGNED_BYTES {
+        let size = layout.size();
+        let (pile, bytes) = if size > BLOCK_BYTES_MAX || size == 0 || layout.align() > NATURAL_ALIGN {
             return None;
-        } else if align > NATURAL_ALIGN {
-            let steps = size.div_ceil(ALIGNED_BYTES);
-            (FINE + COARSE + steps - 1, steps * ALIGNED_BYTES, ALIGNED_BYTES)
         } else if size <= FINE_BYTES_MAX {
             let steps = size.div_ceil(FINE_BYTES);
-            (steps - 1, steps * FINE_BYTES, NATURAL_ALIGN)
+            (steps - 1, steps * FINE_BYTES)
         } else {
             let steps = (size - FINE_BYTES_MAX).div_ceil(COARSE_BYTES);
-            (FINE + steps - 1, FINE_BYTES_MAX + steps * COARSE_BYTES, NATURAL_ALIGN)
+            (FINE + steps - 1, FINE_BYTES_MAX + steps * COARSE_BYTES)
         };
-        Layout::from_size_align(bytes, align).ok().map(|block| Kind { pile, block })
+        Layout::from_size_align(bytes, NATURAL_ALIGN).ok().map(|block| Kind { pile, block })
     }
 }
 
@@ -69,8 +62,7 @@ impl Piles {
     const fn new() -> Piles {
         Piles {
             keeps: Cell::new(false),
-            piles: [const { Pile { top: Cell::new(null_mut()), bytes: Cell::new(0) } };
-                FINE + COARSE + ALIGNED],
+            piles: [const { Pile { top: Cell::new(null_mut()), bytes: Cell::new(0) } }; FINE + COARSE],
         }
     }
 

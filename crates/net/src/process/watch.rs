@@ -1,29 +1,28 @@
 //! Waiting on an event loop for a descriptor that somebody else owns and reads.
 
 use super::channel::wait_readable;
-use crate::errno::{Errno, errno_of};
+use crate::errno::Errno;
+use crate::event_loop::watch::{self, Direction};
+use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// Watches a descriptor from this thread's event loop. What the descriptor is for stays open until the watch is
 /// dropped.
 pub struct Watch {
-    descriptor: AsyncFd<OwnedFd>,
+    descriptor: OwnedFd,
+    watch: watch::Watch,
 }
 
 impl Watch {
     /// Watches a copy of the descriptor.
     ///
-    /// # Panics
-    /// On a thread without an event loop.
+    /// # Errors
+    /// The system's; `EBADF` on a thread without an event loop.
     pub fn new(watched: impl AsFd) -> Result<Watch, Errno> {
-        let copy = rustix::io::fcntl_dupfd_cloexec(watched, 3)?;
-        // SAFETY: the copy is owned by the `AsyncFd` from here on, and an `OwnedFd` never changes its number.
-        let registered = unsafe { AsyncFd::register_with_interest(copy, Interest::READABLE) };
-        let descriptor = registered.map_err(|error| errno_of(&error.into_parts().1))?;
-        Ok(Watch { descriptor })
+        let descriptor = rustix::io::fcntl_dupfd_cloexec(watched, 3)?;
+        let watch = watch::Watch::begin_reading(&descriptor)?;
+        Ok(Watch { descriptor, watch })
     }
 
     /// Waits until there is something to read, or the other end is gone. Nothing is lost where the owner has not read
@@ -35,9 +34,16 @@ impl Watch {
             }
             // The event loop reports what is new. What it reported of what was read since is forgotten, and what came
             // meanwhile is seen by the look that follows.
-            let mut report = self.descriptor.readable().await.map_err(|error| errno_of(&error))?;
-            report.clear_ready();
+            poll_fn(|cx| self.watch.poll_ready(cx, Direction::Read)).await;
+            self.watch.clear(Direction::Read);
         }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // The original stays open.
+        self.watch.end(&self.descriptor);
     }
 }
 

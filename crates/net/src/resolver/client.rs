@@ -2,15 +2,17 @@
 //! silent, cannot be reached or does not understand is passed over for the next, in turn.
 
 use super::ResolveError;
+use super::datagrams::Datagrams;
 use super::message::{self, Kind, Response};
+use crate::address::Address;
+use crate::connect::{ConnectOptions, connect};
 use crate::random;
+use crate::stream::Stream;
+use crate::timer::{Deadline, Timer};
 use std::cell::Cell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::{sleep_until, timeout_at};
 
 /// The largest answer over UDP, bytes (nginx's `NGX_RESOLVER_UDP_SIZE`).
 const UDP_BYTES_MAX: usize = 4096;
@@ -66,8 +68,9 @@ impl Client {
         for _ in 0..rounds_max {
             for at in 0..self.servers.len() {
                 let server = self.servers[turn.wrapping_add(at) % self.servers.len()];
-                let end = tokio::time::Instant::now() + self.patience;
-                let answered = timeout_at(end, ask_one(server, &question, kind)).await;
+                let end = Deadline::after(self.patience);
+                let asked = ask_one(server, &question, kind, end);
+                let answered = Timer::new().with_deadline(end, asked).await;
                 match answered {
                     Ok(Ok(response)) if response.code == FORMAT_ERROR => not_understood += 1,
                     Ok(Ok(response))
@@ -78,7 +81,7 @@ impl Client {
                     }
                     Ok(Ok(response)) => return Ok(response),
                     // Whom nobody can reach now may be there when its turn comes again.
-                    Ok(Err(_)) if at + 1 == self.servers.len() => sleep_until(end).await,
+                    Ok(Err(_)) if at + 1 == self.servers.len() => Timer::new().sleep(end).await,
                     Ok(Err(_)) | Err(_) => {}
                 }
             }
@@ -90,20 +93,27 @@ impl Client {
     }
 }
 
-async fn ask_one(server: SocketAddr, question: &[u8], kind: Kind) -> io::Result<Response> {
+async fn ask_one(
+    server: SocketAddr,
+    question: &[u8],
+    kind: Kind,
+    deadline: Deadline,
+) -> io::Result<Response> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let socket = UdpSocket::bind(any).await?;
+    let socket = Datagrams::bind(any)?;
     // From here on the system drops what others send.
-    socket.connect(server).await?;
-    socket.send(question).await?;
+    socket.connect(server)?;
+    socket.send(question)?;
     let mut buffer = vec![0; UDP_BYTES_MAX];
     loop {
-        let count = socket.recv(&mut buffer).await?;
+        let (count, _) = socket.receive(&mut buffer).await?;
         match message::answer(&buffer[..count], question, kind) {
-            Some(response) if response.truncated => return ask_whole(server, question, kind).await,
+            Some(response) if response.truncated => {
+                return ask_whole(server, question, kind, deadline).await;
+            }
             Some(response) => return Ok(response),
             None => {}
         }
@@ -111,17 +121,36 @@ async fn ask_one(server: SocketAddr, question: &[u8], kind: Kind) -> io::Result<
 }
 
 /// Over TCP: each message has its length before it (RFC 1035 section 4.2.2).
-async fn ask_whole(server: SocketAddr, question: &[u8], kind: Kind) -> io::Result<Response> {
-    let mut stream = TcpStream::connect(server).await?;
-    let length = u16::try_from(question.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    stream.write_all(&[&length.to_be_bytes(), question].concat()).await?;
+async fn ask_whole(
+    server: SocketAddr,
+    question: &[u8],
+    kind: Kind,
+    deadline: Deadline,
+) -> io::Result<Response> {
+    let connected = connect(&Address::Inet(server), &ConnectOptions::default(), deadline).await;
+    let mut stream = connected.map_err(|error| error.errno)?;
+    let length = u16::try_from(question.len()).map_err(|_| io::ErrorKind::InvalidInput)?.to_be_bytes();
+    let mut parts = [IoSlice::new(&length), IoSlice::new(question)];
+    stream.write_all(&mut parts, deadline).await.map_err(|error| error.errno())?;
     loop {
-        let length = stream.read_u16().await?;
-        let mut bytes = vec![0; usize::from(length)];
-        stream.read_exact(&mut bytes).await?;
+        let mut length = [0; 2];
+        read_exact(&mut stream, &mut length, deadline).await?;
+        let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
+        read_exact(&mut stream, &mut bytes, deadline).await?;
         match message::answer(&bytes, question, kind) {
             Some(response) if !response.truncated => return Ok(response),
             _ => {}
         }
     }
+}
+
+async fn read_exact(stream: &mut Stream, bytes: &mut [u8], deadline: Deadline) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match stream.read(&mut bytes[filled..], deadline).await.map_err(|error| error.errno())? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => filled += count,
+        }
+    }
+    Ok(())
 }

@@ -2,18 +2,19 @@
 //!
 //! A connection for one request is often served without any wait on its socket: the request is there when the connection
 //! is accepted, and the answer fits into the socket's buffer. So a socket is watched when a read or a write has to wait,
-//! not before: two system calls less for such a connection, and what the runtime keeps for each socket it watches.
+//! not before: a system call less for such a connection, and what the event loop keeps for each socket it watches.
 //!
 //! That a client has gone is not worth watching for while an answer comes soon. [`Readiness::poll_patient`] therefore
 //! begins to watch one or two [`PATIENCE`]s after it was first asked; one task for each thread, which is there while
 //! anybody is patient, tells those whose time has come.
 
-use crate::errno::{Errno, errno_of};
+use crate::errno::Errno;
+use crate::event_loop::watch::Watch;
+use crate::timer;
 use std::cell::RefCell;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 
 /// For how long at least a client may go unnoticed while an answer to it is waited for.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -21,27 +22,23 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// The watch over one socket.
 #[derive(Default)]
 pub(crate) struct Readiness {
-    watch: Option<AsyncFd<RawFd>>,
+    watch: Option<Watch>,
     patient: Option<Place>,
 }
 
 impl Readiness {
     /// The watch, where there is one.
-    pub(crate) fn watch(&self) -> Option<&AsyncFd<RawFd>> {
+    pub(crate) fn watch(&self) -> Option<&Watch> {
         self.watch.as_ref()
     }
 
     /// The watch, which begins where there is none. What waits to be read already, the event loop reports with its next
-    /// turn. The socket must be the one this readiness belongs to, and outlive it.
+    /// turn. The socket must be the one this readiness belongs to, and be closed with it.
     ///
-    /// Fails where the runtime cannot watch the descriptor (the system is out of memory or watches).
-    pub(crate) fn begin(&mut self, socket: &OwnedFd) -> Result<&AsyncFd<RawFd>, Errno> {
+    /// Fails where the kernel cannot watch the descriptor (the system is out of memory or watches).
+    pub(crate) fn begin(&mut self, socket: &OwnedFd) -> Result<&Watch, Errno> {
         if self.watch.is_none() {
-            // SAFETY: the number stays that of the same open file for as long as it is registered: `Socket` is the only
-            // owner of both the descriptor and this registration, never parts with the descriptor, and drops the
-            // registration first, as its fields are declared.
-            let registered = unsafe { AsyncFd::register(socket.as_raw_fd()) };
-            self.watch = Some(registered.map_err(|error| errno_of(&error.into_parts().1))?);
+            self.watch = Some(Watch::begin(socket)?);
             self.patient = None;
         }
         // The line above leaves a value in every case.
@@ -149,7 +146,7 @@ impl Drop for Sweep {
 /// Tells those whose patience has ended, until nobody is left.
 async fn sweep(_mark: Sweep) {
     loop {
-        tokio::time::sleep(PATIENCE).await;
+        timer::sleep(PATIENCE).await;
         let mut ended = Vec::new();
         let anybody = LINE.with_borrow_mut(|line| {
             for patience in &mut line.places {

@@ -2,16 +2,16 @@
 
 use super::readiness::Readiness;
 use super::{Closed, foresight};
-use crate::errno::{Errno, errno_of};
+use crate::errno::Errno;
+use crate::event_loop::watch::Direction;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
-use tokio::io::Interest;
 
-/// A connected, non-blocking stream socket of this thread's runtime.
+/// A connected, non-blocking stream socket of this thread's event loop.
 pub(crate) struct Socket {
     /// Declared before the descriptor, so that it is dropped first.
     readiness: Readiness,
@@ -73,7 +73,7 @@ impl Socket {
                     }
                     // A short read has emptied the socket; the end of the data must stay visible.
                     if count > 0 && !rest.is_empty() {
-                        self.clear(Interest::READABLE);
+                        self.clear(Direction::Read);
                     } else if count > 0 {
                         // All of the buffer was filled: more may be there although the event loop, which may
                         // not have run since, does not know.
@@ -86,7 +86,7 @@ impl Socket {
                     if was_guess {
                         foresight::tell(false);
                     }
-                    self.clear(Interest::READABLE);
+                    self.clear(Direction::Read);
                     return Ok(None);
                 }
                 Err(errno) => return Err(errno),
@@ -142,7 +142,7 @@ impl Socket {
 
     pub(crate) fn now_full(&mut self) {
         self.write_is_full = true;
-        self.clear(Interest::WRITABLE);
+        self.clear(Direction::Write);
     }
 
     /// Ready when a write is worth trying.
@@ -156,9 +156,7 @@ impl Socket {
 
     /// Ready when the event loop has reported room for a write.
     pub(crate) fn poll_ready_to_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
-        let watch = self.readiness.begin(&self.fd)?;
-        // Dropping the guard keeps the readiness.
-        watch.poll_write_ready(cx).map(|result| result.map(drop).map_err(|error| errno_of(&error)))
+        self.readiness.begin(&self.fd)?.poll_ready(cx, Direction::Write).map(|_| Ok(()))
     }
 
     /// Ready when a read is worth trying.
@@ -172,16 +170,12 @@ impl Socket {
     /// A read found nothing.
     pub(crate) fn now_empty(&mut self) {
         self.read_at_once = false;
-        self.clear(Interest::READABLE);
+        self.clear(Direction::Read);
     }
 
     /// Ready when the event loop has reported something to read; true: the end of the peer's data as well.
     pub(crate) fn poll_ready_to_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Errno>> {
-        let watch = self.readiness.begin(&self.fd)?;
-        watch.poll_read_ready(cx).map(|result| match result {
-            Ok(guard) => Ok(guard.ready().is_read_closed()),
-            Err(error) => Err(errno_of(&error)),
-        })
+        self.readiness.begin(&self.fd)?.poll_ready(cx, Direction::Read).map(Ok)
     }
 
     pub(crate) fn peek(&self) -> Result<usize, Errno> {
@@ -195,17 +189,16 @@ impl Socket {
         }
     }
 
-    /// Forgets the readiness the event loop reported, but for the end of the data: the runtime keeps that.
-    /// Correct because nothing on this thread can report newer readiness between a system call and this.
-    pub(crate) fn clear(&self, interest: Interest) {
+    /// Forgets the readiness the event loop reported, but for the end of the data.
+    pub(crate) fn clear(&self, direction: Direction) {
         if let Some(watch) = self.readiness.watch() {
-            let _ = watch.try_io(interest, |_| -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) });
+            watch.clear(direction);
         }
     }
 
     /// Has the event loop reported readiness? Of a socket that it does not watch the system must be asked.
-    pub(crate) fn is_ready(&self, interest: Interest) -> bool {
-        self.readiness.watch().is_none_or(|watch| watch.try_io(interest, |_| Ok(())).is_ok())
+    pub(crate) fn is_ready(&self, direction: Direction) -> bool {
+        self.readiness.watch().is_none_or(|watch| watch.is_ready(direction))
     }
 
     /// Ready with the number of bytes the socket took.
@@ -256,9 +249,9 @@ impl Socket {
                 Ok(_) if read_closed => return Poll::Ready(Closed::Ended),
                 Ok(_) => {
                     self.read_at_once = true;
-                    self.clear(Interest::READABLE);
+                    self.clear(Direction::Read);
                 }
-                Err(Errno::AGAIN) => self.clear(Interest::READABLE),
+                Err(Errno::AGAIN) => self.clear(Direction::Read),
                 Err(errno) => return Poll::Ready(Closed::Broken(errno)),
             }
         }
