@@ -102,6 +102,15 @@ impl Variable {
         Variable { name, read: Read::Plain(read), write: None, doc }
     }
 
+    /// As [`Variable::plain`], for [`Read::Printable`].
+    pub const fn printable(
+        name: &'static str,
+        read: fn(&mut Request, &mut Vec<u8>) -> bool,
+        doc: &'static str,
+    ) -> Variable {
+        Variable { name, read: Read::Printable(read), write: None, doc }
+    }
+
     /// A family of variables with names that begin alike.
     pub const fn prefix(
         name: &'static str,
@@ -117,6 +126,9 @@ impl Variable {
 pub enum Read {
     /// One name.
     Plain(fn(&mut Request, &mut Vec<u8>) -> bool),
+    /// The same; the value is made of visible ASCII letters and spaces, and has neither quotes nor backslashes: logs need
+    /// not look for what they would have to escape.
+    Printable(fn(&mut Request, &mut Vec<u8>) -> bool),
     /// Every name with that prefix; the function gets the rest of the name.
     Prefix(fn(&mut Request, &[u8], &mut Vec<u8>) -> bool),
 }

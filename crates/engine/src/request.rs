@@ -6,6 +6,7 @@ pub use parts::{Parts, SpareParts};
 
 use crate::connection::Facts;
 use crate::core::values::KeepaliveDisable;
+use crate::module::Read;
 use crate::plan::{Plan, PlanId, Site, Snapshot};
 use crate::thread::Thread;
 use crate::upstream::{Attempted, Named};
@@ -366,11 +367,9 @@ impl<'s> Request<'s> {
 }
 
 /// The user name of Basic authentication, decoded once.
-pub fn remote_user(request: &mut Request) -> Option<BString> {
-    if request.user.is_none() {
-        request.user = Some(http::authorization::basic(&request.head.fields).map(|basic| basic.user));
-    }
-    request.user.clone().flatten()
+pub fn remote_user<'r>(request: &'r mut Request) -> Option<&'r BString> {
+    let Request { user, head, .. } = request;
+    user.get_or_insert_with(|| http::authorization::basic(&head.fields).map(|basic| basic.user)).as_ref()
 }
 
 impl Scope for Request<'_> {
@@ -381,12 +380,12 @@ impl Scope for Request<'_> {
         }
         match self.snapshot.variables.definition(id) {
             Definition::Builtin(variable) => match variable.read {
-                crate::module::Read::Plain(read) => read(self, out),
-                crate::module::Read::Prefix(_) => false,
+                Read::Plain(read) | Read::Printable(read) => read(self, out),
+                Read::Prefix(_) => false,
             },
             Definition::Prefix(variable, rest) => match variable.read {
-                crate::module::Read::Prefix(read) => read(self, rest, out),
-                crate::module::Read::Plain(_) => false,
+                Read::Prefix(read) => read(self, rest, out),
+                Read::Plain(_) | Read::Printable(_) => false,
             },
             Definition::Stored => false,
             Definition::Computed(computed) => {

@@ -1,6 +1,7 @@
 //! The registry of variables and those of nginx's core module.
 
 pub(crate) mod core;
+pub(crate) mod text;
 
 pub use self::core::{CORE, content_type, host};
 
@@ -37,6 +38,29 @@ pub enum Definition {
     Stored,
     /// Computed by configuration.
     Computed(Arc<dyn Computed>),
+}
+
+/// A variable looked up ahead, for texts that are written with every request.
+pub enum Reader {
+    /// One that nothing can set: its function.
+    Plain(fn(&mut Request, &mut Vec<u8>) -> bool),
+    /// The same for [`Read::Printable`].
+    Printable(fn(&mut Request, &mut Vec<u8>) -> bool),
+    /// One of a family that nothing has set, with the rest of the name.
+    Prefix(fn(&mut Request, &[u8], &mut Vec<u8>) -> bool, Box<[u8]>),
+    /// One that may be set or is computed: by its number.
+    Numbered(VariableId),
+}
+
+impl Reader {
+    /// Appends the value; false, and nothing appended, where there is none.
+    pub fn read(&self, request: &mut Request, out: &mut Vec<u8>) -> bool {
+        match self {
+            Reader::Plain(read) | Reader::Printable(read) => read(request, out),
+            Reader::Prefix(read, rest) => read(request, rest, out),
+            Reader::Numbered(id) => template::Scope::variable(request, *id, out),
+        }
+    }
 }
 
 /// Variables while a configuration is read: any name gets a number at once, and has a definition in the end.
@@ -80,6 +104,23 @@ impl Definitions {
         self.definitions.get(id.0 as usize).unwrap_or(&Definition::Stored)
     }
 
+    /// The variable, looked up.
+    pub fn reader(&self, id: VariableId) -> Reader {
+        match self.definition(id) {
+            // What can be written may have been stored.
+            Definition::Builtin(Variable { read: Read::Plain(read), write: None, .. }) => {
+                Reader::Plain(*read)
+            }
+            Definition::Builtin(Variable { read: Read::Printable(read), write: None, .. }) => {
+                Reader::Printable(*read)
+            }
+            Definition::Prefix(Variable { read: Read::Prefix(read), .. }, rest) => {
+                Reader::Prefix(*read, rest.as_slice().into())
+            }
+            _ => Reader::Numbered(id),
+        }
+    }
+
     /// Its name.
     pub fn name(&self, id: VariableId) -> &BStr {
         self.names.get(id.0 as usize).map_or(BStr::new(b""), |name| name.as_ref())
@@ -92,7 +133,7 @@ impl Registry {
         let mut made = Registry::default();
         for variable in variables {
             match variable.read {
-                Read::Plain(_) => drop(made.builtins.insert(variable.name, variable)),
+                Read::Plain(_) | Read::Printable(_) => drop(made.builtins.insert(variable.name, variable)),
                 Read::Prefix(_) => made.prefixes.push(variable),
             }
         }

@@ -121,8 +121,11 @@ impl Fields {
     /// The values of every field whose name, in lowercase and with `_` for `-`, is `name`: how `$http_name`,
     /// `$sent_http_name` and their like look.
     pub fn all_as_variable<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-        self.list
-            .iter()
+        // An underscore in front may stand for a hyphen.
+        let hyphen = if name.starts_with(b"_") { initial(b"-") } else { 0 };
+        let may_be_there = self.initials & (initial(name) | hyphen) != 0;
+        let list = if may_be_there { self.list.as_slice() } else { &[] };
+        list.iter()
             .filter(move |field| {
                 field.name.len() == name.len()
                     && field.name.of(&self.text).iter().zip(name).all(|(&ours, &theirs)| {
@@ -323,6 +326,8 @@ mod tests {
         assert_eq!(fields.all(b"X-One").collect::<Vec<_>>(), [b"1", b"2", b"3"]);
         assert_eq!(fields.all_as_variable(b"x_one").count(), 3);
         assert_eq!(fields.all_as_variable(b"x-one").count(), 0);
+        let odd: Fields = [(&b"-Odd"[..], &b"4"[..]), (b"_odd", b"5")].into_iter().collect();
+        assert_eq!(odd.all_as_variable(b"_odd").collect::<Vec<_>>(), [b"4", b"5"]);
         assert!(fields.contains(b"HOST") && !fields.contains(b""));
         assert_eq!(fields.len(), 5);
     }

@@ -102,6 +102,7 @@ impl Log {
         }
         let failures = BUFFERS.try_with(|buffers| buffers.borrow_mut().append(&self.0, line));
         match failures {
+            Ok(failures) if failures.is_empty() => {}
             Ok(failures) => report(failures),
             // The thread is ending and its buffers are gone.
             Err(_) => {

@@ -5,13 +5,13 @@
 
 use super::Attempted;
 use crate::Request;
-use crate::module::{Read, Variable};
+use crate::module::Variable;
 use crate::variables::core::joined;
-use std::io::Write;
+use crate::variables::text::{number, seconds};
 
 /// The variables.
 pub static VARIABLES: &[Variable] = &[
-    plain(
+    Variable::plain(
         "upstream_addr",
         |r, o| {
             each(r, o, |attempted, out| {
@@ -20,69 +20,53 @@ pub static VARIABLES: &[Variable] = &[
         },
         "The addresses of the peers asked.",
     ),
-    plain(
+    Variable::printable(
         "upstream_status",
         |r, o| each(r, o, |attempted, out| number_or_dash(out, u64::from(attempted.status))),
         "Their statuses.",
     ),
-    plain(
+    Variable::printable(
         "upstream_connect_time",
-        |r, o| each(r, o, |attempted, out| seconds(out, attempted.connect_ms)),
+        |r, o| each(r, o, |attempted, out| seconds_or_dash(out, attempted.connect_ms)),
         "Seconds until they were connected to.",
     ),
-    plain(
+    Variable::printable(
         "upstream_header_time",
-        |r, o| each(r, o, |attempted, out| seconds(out, attempted.header_ms)),
+        |r, o| each(r, o, |attempted, out| seconds_or_dash(out, attempted.header_ms)),
         "Seconds until the heads of their answers were there.",
     ),
-    plain(
+    Variable::printable(
         "upstream_response_time",
-        |r, o| each(r, o, |attempted, out| seconds(out, attempted.response_ms)),
+        |r, o| each(r, o, |attempted, out| seconds_or_dash(out, attempted.response_ms)),
         "Seconds until their answers were there.",
     ),
-    plain(
+    Variable::printable(
         "upstream_response_length",
-        |r, o| each(r, o, |attempted, out| number(out, attempted.response_bytes)),
+        |r, o| each(r, o, |attempted, out| _ = number(out, attempted.response_bytes, 1)),
         "Bytes of the bodies of their answers.",
     ),
-    plain(
+    Variable::printable(
         "upstream_bytes_received",
-        |r, o| each(r, o, |attempted, out| number(out, attempted.received_bytes)),
+        |r, o| each(r, o, |attempted, out| _ = number(out, attempted.received_bytes, 1)),
         "Bytes received from them.",
     ),
-    plain(
+    Variable::printable(
         "upstream_bytes_sent",
-        |r, o| each(r, o, |attempted, out| number(out, attempted.sent_bytes)),
+        |r, o| each(r, o, |attempted, out| _ = number(out, attempted.sent_bytes, 1)),
         "Bytes sent to them.",
     ),
-    prefix(
+    Variable::prefix(
         "upstream_http_",
         |r, name, o| joined(&r.upstream_fields, name, b", ", o),
         "A header of the upstream's answer.",
     ),
-    prefix(
+    Variable::prefix(
         "upstream_trailer_",
         |r, name, o| joined(&r.upstream_trailers, name, b", ", o),
         "A trailer of the upstream's answer.",
     ),
-    prefix("upstream_cookie_", cookie, "A cookie that the upstream's answer sets."),
+    Variable::prefix("upstream_cookie_", cookie, "A cookie that the upstream's answer sets."),
 ];
-
-const fn plain(
-    name: &'static str,
-    read: fn(&mut Request, &mut Vec<u8>) -> bool,
-    doc: &'static str,
-) -> Variable {
-    Variable { name, read: Read::Plain(read), write: None, doc }
-}
-
-const fn prefix(
-    name: &'static str,
-    read: fn(&mut Request, &[u8], &mut Vec<u8>) -> bool,
-    doc: &'static str,
-) -> Variable {
-    Variable { name, read: Read::Prefix(read), write: None, doc }
-}
 
 /// Writes a value of every attempt; false when nobody was asked.
 fn each(request: &Request, out: &mut Vec<u8>, write: fn(&Attempted, &mut Vec<u8>)) -> bool {
@@ -97,19 +81,14 @@ fn each(request: &Request, out: &mut Vec<u8>, write: fn(&Attempted, &mut Vec<u8>
     !request.attempts.is_empty()
 }
 
-fn number(out: &mut Vec<u8>, value: u64) {
-    // Writing into a Vec cannot fail.
-    let _ = write!(out, "{value}");
-}
-
 fn number_or_dash(out: &mut Vec<u8>, value: u64) {
-    if value == 0 { out.push(b'-') } else { number(out, value) }
+    if value == 0 { out.push(b'-') } else { _ = number(out, value, 1) }
 }
 
-fn seconds(out: &mut Vec<u8>, milliseconds: Option<u64>) {
+fn seconds_or_dash(out: &mut Vec<u8>, milliseconds: Option<u64>) {
     match milliseconds {
         None => out.push(b'-'),
-        Some(milliseconds) => _ = write!(out, "{}.{:03}", milliseconds / 1000, milliseconds % 1000),
+        Some(milliseconds) => _ = seconds(out, milliseconds),
     }
 }
 

@@ -3,30 +3,12 @@
 use crate::Request;
 use crate::module::Read;
 use crate::module::Variable;
-use std::io::Write;
+use crate::variables::text::{hexadecimal, number, seconds};
+
 /// Appends a text and says "found".
 fn put(out: &mut Vec<u8>, text: &[u8]) -> bool {
     out.extend_from_slice(text);
     true
-}
-
-/// Appends a printed value and says "found".
-fn print(out: &mut Vec<u8>, value: std::fmt::Arguments<'_>) -> bool {
-    out.write_fmt(value).is_ok()
-}
-
-/// Appends a number in decimal, with zeros before it up to `digits_min`, and says "found". Log lines hold several, and the
-/// library's formatting takes ten times as long.
-fn number(out: &mut Vec<u8>, value: u64, digits_min: usize) -> bool {
-    let mut digits = [b'0'; 20];
-    let (mut at, mut rest) = (digits.len(), value);
-    while rest > 0 {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    let start = at.min(digits.len() - digits_min.clamp(1, digits.len()));
-    put(out, &digits[start..])
 }
 
 /// Appends the port of an address; those of the file system have none.
@@ -75,9 +57,7 @@ fn sent_http_header(request: &mut Request, rest: &[u8], out: &mut Vec<u8>) -> bo
     let response = &request.response;
     match rest {
         b"content_type" => !response.content_type.is_empty() && content_type(response, out),
-        b"content_length" => {
-            response.content_length.is_some_and(|length| print(out, format_args!("{length}")))
-        }
+        b"content_length" => response.content_length.is_some_and(|length| number(out, length, 1)),
         b"last_modified" => {
             response.last_modified.is_some_and(|seconds| put(out, &net::clock::http_date_of(seconds)))
         }
@@ -94,7 +74,7 @@ fn sent_http_header(request: &mut Request, rest: &[u8], out: &mut Vec<u8>) -> bo
         ),
         b"keep_alive" => {
             let seconds = request.plan.core.keepalive_timeout.header_seconds;
-            request.keep_alive && seconds > 0 && print(out, format_args!("timeout={seconds}"))
+            request.keep_alive && seconds > 0 && put(out, b"timeout=") && number(out, seconds, 1)
         }
         b"transfer_encoding" => {
             response.content_length.is_none() && response.sent && !response.upgraded && put(out, b"chunked")
@@ -135,23 +115,17 @@ fn binary_address(request: &mut Request, out: &mut Vec<u8>) -> bool {
     }
 }
 
-fn seconds(out: &mut Vec<u8>, milliseconds: u64) -> bool {
-    number(out, milliseconds / 1000, 1);
-    out.push(b'.');
-    number(out, milliseconds % 1000, 3)
-}
-
 /// What the kernel said of the connection when the request began.
 fn tcp_info(request: &mut Request, out: &mut Vec<u8>, read: fn(&net::sockopt::TcpInfo) -> u32) -> bool {
     let Some(info) = request.connection.tcp_info.take() else { return false };
-    let number = read(&info);
+    let value = read(&info);
     request.connection.tcp_info.set(Some(info));
-    print(out, format_args!("{number}"))
+    number(out, u64::from(value), 1)
 }
 
 fn request_id(request: &mut Request, out: &mut Vec<u8>) -> bool {
     let id = *request.id.get_or_insert_with(net::random::request_id);
-    id.iter().all(|byte| print(out, format_args!("{byte:02x}")))
+    hexadecimal(out, &id)
 }
 
 fn request_body(request: &mut Request, out: &mut Vec<u8>) -> bool {
@@ -214,7 +188,7 @@ pub static CORE: &[Variable] = &[
     ),
     Variable {
         name: "limit_rate",
-        read: Read::Plain(|r, o| print(o, format_args!("{}", r.limit_rate.unwrap_or(0)))),
+        read: Read::Plain(|r, o| number(o, r.limit_rate.unwrap_or(0), 1)),
         write: Some(write_limit_rate),
         doc: "The limit of the answer's rate.",
     },
@@ -245,7 +219,7 @@ pub static CORE: &[Variable] = &[
         },
         "The address the request came to.",
     ),
-    Variable::plain(
+    Variable::printable(
         "server_port",
         |r, o| port(o, r.connection.local_address()),
         "The port the request came to.",
@@ -259,11 +233,11 @@ pub static CORE: &[Variable] = &[
         },
         "h2 or h2c for requests of HTTP/2.",
     ),
-    Variable::plain("scheme", |r, o| put(o, r.scheme().as_bytes()), "http or https."),
+    Variable::printable("scheme", |r, o| put(o, r.scheme().as_bytes()), "http or https."),
     Variable::plain("https", |r, o| r.connection.tls && put(o, b"on"), "on for HTTPS."),
     Variable::plain(
         "request_port",
-        |r, o| r.head.port().is_some_and(|port| print(o, format_args!("{port}"))),
+        |r, o| r.head.port().is_some_and(|port| number(o, u64::from(port), 1)),
         "The port of the request's host.",
     ),
     Variable::plain(
@@ -279,11 +253,11 @@ pub static CORE: &[Variable] = &[
         },
         "The client's address.",
     ),
-    Variable::plain("remote_port", |r, o| port(o, r.client_address()), "The client's port."),
+    Variable::printable("remote_port", |r, o| port(o, r.client_address()), "The client's port."),
     Variable::plain("binary_remote_addr", binary_address, "The client's address in binary."),
     Variable::plain(
         "remote_user",
-        |r, o| crate::request::remote_user(r).is_some_and(|user| put(o, &user)),
+        |r, o| crate::request::remote_user(r).is_some_and(|user| put(o, user)),
         "The user of Basic authentication.",
     ),
     Variable::plain(
@@ -325,7 +299,7 @@ pub static CORE: &[Variable] = &[
         "content_length",
         |r, o| match r.head.fields.get(b"Content-Length") {
             Some(text) => put(o, text),
-            None => r.body.read && r.body.received > 0 && print(o, format_args!("{}", r.body.received)),
+            None => r.body.read && r.body.received > 0 && number(o, r.body.received, 1),
         },
         "The request's Content-Length.",
     ),
@@ -335,71 +309,75 @@ pub static CORE: &[Variable] = &[
         |r, o| some(o, r.body.file.as_ref().map(|file| file.path())),
         "The file with the request's body.",
     ),
-    Variable::plain("request_length", |r, o| number(o, r.received_bytes, 1), "The length of the request."),
-    Variable::plain(
+    Variable::printable(
+        "request_length",
+        |r, o| number(o, r.received_bytes, 1),
+        "The length of the request.",
+    ),
+    Variable::printable(
         "request_time",
         |r, o| seconds(o, net::clock::now_ms().saturating_sub(r.started_ms)),
         "Seconds since the request's first byte.",
     ),
-    Variable::plain("request_id", request_id, "Sixteen random bytes in hexadecimal."),
+    Variable::printable("request_id", request_id, "Sixteen random bytes in hexadecimal."),
     Variable::plain(
         "request_completion",
         |r, o| r.completed && put(o, b"OK"),
         "OK if the request was completed.",
     ),
-    Variable::plain("status", |r, o| number(o, u64::from(r.shown_status().0), 3), "The answer's status."),
-    Variable::plain("bytes_sent", |r, o| number(o, r.sent_bytes, 1), "Bytes sent to the client."),
-    Variable::plain(
+    Variable::printable("status", |r, o| number(o, u64::from(r.shown_status().0), 3), "The answer's status."),
+    Variable::printable("bytes_sent", |r, o| number(o, r.sent_bytes, 1), "Bytes sent to the client."),
+    Variable::printable(
         "body_bytes_sent",
         |r, o| number(o, r.sent_bytes.saturating_sub(r.sent_head_bytes), 1),
         "Bytes sent without the head.",
     ),
-    Variable::plain(
+    Variable::printable(
         "pipe",
         |r, o| put(o, if r.connection.pipelined.get() { b"p" } else { b"." }),
         "p if the request was pipelined.",
     ),
-    Variable::plain("connection", |r, o| number(o, r.connection.number, 1), "The connection's number."),
-    Variable::plain(
+    Variable::printable("connection", |r, o| number(o, r.connection.number, 1), "The connection's number."),
+    Variable::printable(
         "connection_requests",
         |r, o| number(o, r.connection.requests.get(), 1),
         "Requests on this connection.",
     ),
-    Variable::plain(
+    Variable::printable(
         "connection_time",
         |r, o| seconds(o, net::clock::now_ms().saturating_sub(r.connection.started_ms)),
         "Seconds since the connection began.",
     ),
-    Variable::plain(
+    Variable::printable(
         "tcpinfo_rtt",
         |r, o| tcp_info(r, o, |info| info.rtt_us),
         "The connection's smoothed round-trip time, microseconds.",
     ),
-    Variable::plain(
+    Variable::printable(
         "tcpinfo_rttvar",
         |r, o| tcp_info(r, o, |info| info.rttvar_us),
         "The variation of that, microseconds.",
     ),
-    Variable::plain(
+    Variable::printable(
         "tcpinfo_snd_cwnd",
         |r, o| tcp_info(r, o, |info| info.snd_cwnd),
         "The connection's congestion window, segments.",
     ),
-    Variable::plain(
+    Variable::printable(
         "tcpinfo_rcv_space",
         |r, o| tcp_info(r, o, |info| info.rcv_space_bytes),
         "The connection's receive window, bytes.",
     ),
-    Variable::plain(
+    Variable::printable(
         "msec",
         |_, o| {
             let now = net::clock::wall();
-            print(o, format_args!("{}.{:03}", now.seconds, now.millis))
+            seconds(o, now.seconds.unsigned_abs() * 1000 + u64::from(now.millis))
         },
         "Seconds since 1970.",
     ),
-    Variable::plain("time_iso8601", |_, o| put(o, &net::clock::time_iso8601()), "The time in ISO 8601."),
-    Variable::plain(
+    Variable::printable("time_iso8601", |_, o| put(o, &net::clock::time_iso8601()), "The time in ISO 8601."),
+    Variable::printable(
         "time_local",
         |_, o| put(o, &net::clock::time_local()),
         "The time in the common log format.",
@@ -410,24 +388,9 @@ pub static CORE: &[Variable] = &[
         |_, o| put(o, crate::COMPATIBLE_VERSION.as_bytes()),
         "The version of nginx that this is compatible with.",
     ),
-    Variable::plain(
+    Variable::printable(
         "pid",
-        |_, o| print(o, format_args!("{}", std::process::id())),
+        |_, o| number(o, u64::from(std::process::id()), 1),
         "The worker's process id.",
     ),
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_as_the_library_writes_them() {
-        for value in [0, 7, 10, 99, 100, 4096, u64::from(u32::MAX), u64::MAX] {
-            let (mut short, mut long) = (Vec::new(), Vec::new());
-            assert!(number(&mut short, value, 1) && number(&mut long, value, 3));
-            assert_eq!(short, format!("{value}").into_bytes());
-            assert_eq!(long, format!("{value:03}").into_bytes());
-        }
-    }
-}

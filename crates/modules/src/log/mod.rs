@@ -4,11 +4,14 @@
 //! of the event loop together. Logs with a fixed name are opened before the configuration serves; those with variables
 //! in the name when a line for them comes up.
 
+mod format;
+
 use bstr::{BStr, BString, ByteSlice};
 use conf::{Level, Node, Word};
 use engine::log::{LogId, Target};
 use engine::module::{Declare, Install, cells, finish_nothing};
 use engine::{Build, Installer, Logger, Module, Request};
+use format::{Escape, Format};
 use net::errno::ErrnoMessage;
 use net::log::Buffering;
 use net::log::variable::{VariableLogOptions, VariableLogs};
@@ -17,7 +20,7 @@ use schema::{Directive, Inherit, Problem, Services, Value, field};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
-use template::{Part, Scope, Template, TemplateError};
+use template::{Template, TemplateError};
 
 /// The format that needs no `log_format`.
 const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" \
@@ -53,21 +56,6 @@ struct AccessLog {
 enum Place {
     Opened(LogId),
     Named(Template),
-}
-
-/// A `log_format`.
-struct Format {
-    name: BString,
-    parts: Vec<Part>,
-    escape: Escape,
-}
-
-/// How values are made safe for a line.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Escape {
-    Default,
-    Json,
-    None,
 }
 
 /// The formats declared so far, and how the logs with buffers are buffered.
@@ -207,80 +195,6 @@ fn is_root_there(request: &mut Request) -> bool {
     false
 }
 
-impl Format {
-    fn render(&self, request: &mut Request, line: &mut Vec<u8>) {
-        for part in &self.parts {
-            match part {
-                Part::Text(text) => line.extend_from_slice(text),
-                Part::Capture(group) => request.capture(*group, line),
-                Part::Variable(id) => {
-                    let start = line.len();
-                    let found = request.variable(*id, line);
-                    match self.escape {
-                        Escape::Default if !found => {
-                            line.truncate(start);
-                            line.push(b'-');
-                        }
-                        Escape::Default => escape_from(line, start, needs_default, escape_default),
-                        Escape::Json => escape_from(line, start, needs_json, escape_json),
-                        Escape::None => {}
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Escapes what stands behind `start`. Almost always there is nothing to escape, which is seen without a branch for each
-/// byte.
-fn escape_from(
-    line: &mut Vec<u8>,
-    start: usize,
-    needs: impl Fn(u8) -> bool,
-    escape: impl Fn(u8, &mut Vec<u8>),
-) {
-    if !line[start..].iter().fold(false, |found, byte| found | needs(*byte)) {
-        return;
-    }
-    for byte in line.split_off(start) {
-        if needs(byte) {
-            escape(byte, line);
-        } else {
-            line.push(byte);
-        }
-    }
-}
-
-fn needs_default(byte: u8) -> bool {
-    !(0x20..0x7f).contains(&byte) | (byte == b'"') | (byte == b'\\')
-}
-
-fn escape_default(byte: u8, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[b'\\', b'x', hex(byte >> 4), hex(byte & 15)]);
-}
-
-fn needs_json(byte: u8) -> bool {
-    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
-}
-
-fn escape_json(byte: u8, out: &mut Vec<u8>) {
-    let short = match byte {
-        b'"' | b'\\' => byte,
-        b'\n' => b'n',
-        b'\r' => b'r',
-        b'\t' => b't',
-        0x08 => b'b',
-        0x0c => b'f',
-        _ => return out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 15)]),
-    };
-    out.extend_from_slice(&[b'\\', short]);
-}
-
-/// An upper-case hexadecimal digit.
-fn hex(digit: u8) -> u8 {
-    if digit < 10 { b'0' + digit } else { b'A' + digit - 10 }
-}
-
 /// `log_format name [escape=default|json|none] string...`
 fn declare_format(_none: &mut (), node: &Node, build: &mut Build) -> Result<(), Problem> {
     combined(build)?;
@@ -311,8 +225,8 @@ fn declare_format(_none: &mut (), node: &Node, build: &mut Build) -> Result<(), 
             Template::compile(word.text.as_ref(), build.names()).map_err(|error| refused(&error, word))?;
         parts.extend_from_slice(template.parts());
     }
-    let format = Format { name: name.text.clone(), parts, escape };
-    build.shared::<Declared>().formats.push(Arc::new(format));
+    let format = Format::new(name.text.clone(), parts, escape);
+    build.shared::<Declared>().formats.push(format);
     Ok(())
 }
 
@@ -335,7 +249,7 @@ fn combined(build: &mut Build) -> Result<Arc<Format>, Problem> {
         return Ok(format.clone());
     }
     let parts = build.template(BStr::new(COMBINED))?.parts().to_vec();
-    let format = Arc::new(Format { name: "combined".into(), parts, escape: Escape::Default });
+    let format = Format::new("combined".into(), parts, Escape::Default);
     build.shared::<Declared>().formats.push(format.clone());
     Ok(format)
 }
@@ -500,33 +414,5 @@ impl Value for Cache {
             valid: Duration::from_secs(valid),
             uses_min: u32::try_from(uses_min).unwrap_or(u32::MAX),
         })))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_escaped_as_nginx_escapes_them() {
-        for (value, default, json) in [
-            (&b"plain ~"[..], "plain ~", "plain ~"),
-            (b"a\"b\\c", "a\\x22b\\x5Cc", "a\\\"b\\\\c"),
-            (
-                b"\n\r\t\x08\x0c\x00\x1f",
-                "\\x0A\\x0D\\x09\\x08\\x0C\\x00\\x1F",
-                "\\n\\r\\t\\b\\f\\u0000\\u001F",
-            ),
-            (b"\x7f", "\\x7F", "\x7f"),
-            ("\u{e9}".as_bytes(), "\\xC3\\xA9", "\u{e9}"),
-        ] {
-            let mut line = b"[\"".to_vec();
-            line.extend_from_slice(value);
-            let mut other = line.clone();
-            escape_from(&mut line, 2, needs_default, escape_default);
-            assert_eq!(line.as_bstr(), format!("[\"{default}").as_str());
-            escape_from(&mut other, 2, needs_json, escape_json);
-            assert_eq!(other.as_bstr(), format!("[\"{json}").as_str());
-        }
     }
 }
