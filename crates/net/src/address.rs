@@ -106,17 +106,17 @@ pub struct Host<'a>(&'a Address);
 
 /// What most addresses are, several times for each request: without a check of room for each digit.
 fn write_ipv4(octets: [u8; 4], out: &mut Vec<u8>) {
-    let mut text = [0; IPV4_BYTES_MAX];
-    let mut length = 0;
+    let start = out.len();
+    // Bytes of a fixed number are written without a call.
+    out.extend_from_slice(&[0; IPV4_BYTES_MAX]);
+    let mut end = start;
     for octet in octets {
         let (digits, count) = OCTETS[usize::from(octet)];
-        text[length..length + 4].copy_from_slice(&digits);
-        length += usize::from(count);
+        out[end..end + digits.len()].copy_from_slice(&digits);
+        end += usize::from(count);
     }
-    // No dot follows the last one. Bytes of a fixed number are copied without a call.
-    let start = out.len();
-    out.extend_from_slice(&text);
-    out.truncate(start + length - 1);
+    // No dot follows the last one.
+    out.truncate(end - 1);
 }
 
 /// Four octets of three digits with a dot behind each.
@@ -130,7 +130,13 @@ const fn octets() -> [([u8; 4], u8); 256] {
     let mut octet = 0;
     while octet < table.len() {
         let digits = [octet / 100, octet / 10 % 10, octet % 10];
-        let count = if octet >= 100 { 3 } else if octet >= 10 { 2 } else { 1 };
+        let count = if octet >= 100 {
+            3
+        } else if octet >= 10 {
+            2
+        } else {
+            1
+        };
         let mut at = 0;
         while at < count {
             table[octet].0[at] = b'0' + digits[3 - count + at] as u8;

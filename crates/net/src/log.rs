@@ -92,23 +92,21 @@ impl Log {
         Log::new(Sink::File(file), None)
     }
 
-    /// Adds a line (without the line feed at its end). Syslog gets it with the severity of the configuration.
-    pub fn append(&self, line: &[u8]) {
+    /// Adds a line: `write` appends it to the lines of this turn, without the line feed at its end. Syslog gets it with the
+    /// severity of the configuration.
+    pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
         if let Sink::Syslog(syslog) = &self.0.sink {
-            if let Err(failure) = syslog.send(line, None) {
+            let mut line = Vec::new();
+            write(&mut line);
+            if let Err(failure) = syslog.send(&line, None) {
                 report(vec![failure]);
             }
             return;
         }
-        let failures = BUFFERS.try_with(|buffers| buffers.borrow_mut().append(&self.0, line));
-        match failures {
-            Ok(failures) if failures.is_empty() => {}
-            Ok(failures) => report(failures),
-            // The thread is ending and its buffers are gone.
-            Err(_) => {
-                let _ = self.0.write(&[line, b"\n"].concat());
-            }
-        }
+        let mut lent = Lent::of(&self.0);
+        write(&mut lent.lines);
+        lent.lines.push(b'\n');
+        lent.whole_bytes = lent.lines.len();
     }
 
     /// Writes a line that carries a severity of its own, as error-log messages do. It goes out at once: it may be
@@ -133,6 +131,22 @@ impl Log {
 }
 
 impl Shared {
+    /// Writes what was there before the last line, and the line as well where it does not fit alone.
+    #[cold]
+    fn make_room(&self, lines: &mut Vec<u8>, earlier_bytes: usize, bytes_max: usize) {
+        let mut failures = Vec::new();
+        if earlier_bytes > 0 {
+            failures.extend(self.write(&lines[..earlier_bytes]).err());
+            lines.drain(..earlier_bytes);
+        }
+        if lines.len() > bytes_max {
+            failures.extend(self.write(lines).err());
+            lines.clear();
+        }
+        lines.shrink_to(TURN_BYTES_MAX);
+        report(failures);
+    }
+
     fn write(&self, bytes: &[u8]) -> Result<(), LogFailure> {
         match (&self.sink, self.buffering.and_then(|buffering| buffering.gzip_level)) {
             (Sink::File(file), None) => file.write(bytes),
@@ -226,36 +240,51 @@ enum Which {
     All,
 }
 
+/// The lines that this thread holds of a log, while another is added: nothing that happens meanwhile finds them in use, and
+/// they are kept without it if its writer panics.
+struct Lent<'a> {
+    log: &'a Arc<Shared>,
+    lines: Vec<u8>,
+    /// What was there before.
+    earlier_bytes: usize,
+    /// What is there of whole lines.
+    whole_bytes: usize,
+}
+
+impl Lent<'_> {
+    fn of(log: &Arc<Shared>) -> Lent<'_> {
+        let lines = BUFFERS.try_with(|buffers| std::mem::take(&mut buffers.borrow_mut().of(log).lines));
+        // Without its buffers the thread is ending.
+        let lines = lines.unwrap_or_default();
+        Lent { log, earlier_bytes: lines.len(), whole_bytes: lines.len(), lines }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.truncate(self.whole_bytes);
+        let bytes_max = self.log.buffering.map_or(TURN_BYTES_MAX, |buffering| buffering.bytes_max);
+        if lines.len() > bytes_max {
+            self.log.make_room(&mut lines, self.earlier_bytes, bytes_max);
+        }
+        let log = self.log;
+        let kept = BUFFERS.try_with(|buffers| buffers.borrow_mut().of(log).take_back(log, &mut lines));
+        if kept.is_err() {
+            // The thread is ending and its buffers are gone.
+            let _ = log.write(&lines);
+        }
+    }
+}
+
 impl Buffers {
-    fn append(&mut self, log: &Arc<Shared>, line: &[u8]) -> Vec<LogFailure> {
-        let index = match self.buffers.iter().position(|buffer| Arc::ptr_eq(&buffer.log, log)) {
-            Some(index) => index,
-            None => {
-                self.buffers.push(Buffer { log: log.clone(), lines: Vec::new(), has_flusher: false });
-                self.buffers.len() - 1
-            }
-        };
-        let buffer = &mut self.buffers[index];
-        let (bytes_max, flush) = match &log.buffering {
-            Some(buffering) => (buffering.bytes_max, buffering.flush),
-            None => (TURN_BYTES_MAX, None),
-        };
-        IS_DIRTY.set(true);
-        let mut failures = Vec::new();
-        if buffer.lines.len() + line.len() + 1 > bytes_max {
-            failures.extend(buffer.write());
-        }
-        buffer.lines.extend_from_slice(line);
-        buffer.lines.push(b'\n');
-        if buffer.lines.len() > bytes_max {
-            // A line that is longer than the buffer is not kept.
-            failures.extend(buffer.write());
-        } else if let Some(flush) = flush
-            && !buffer.has_flusher
-        {
-            buffer.has_flusher = thread::try_spawn_local(flush_later(log.clone(), flush));
-        }
-        failures
+    fn of(&mut self, log: &Arc<Shared>) -> &mut Buffer {
+        let at = self.buffers.iter().position(|buffer| Arc::ptr_eq(&buffer.log, log));
+        let at = at.unwrap_or_else(|| {
+            self.buffers.push(Buffer { log: log.clone(), lines: Vec::new(), has_flusher: false });
+            self.buffers.len() - 1
+        });
+        &mut self.buffers[at]
     }
 
     fn flush(&mut self, which: Which) -> Vec<LogFailure> {
@@ -273,6 +302,18 @@ impl Buffers {
 }
 
 impl Buffer {
+    fn take_back(&mut self, log: &Arc<Shared>, lines: &mut Vec<u8>) {
+        lines.append(&mut self.lines);
+        self.lines = std::mem::take(lines);
+        IS_DIRTY.set(true);
+        if let Some(Buffering { flush: Some(after), .. }) = log.buffering
+            && !self.has_flusher
+            && !self.lines.is_empty()
+        {
+            self.has_flusher = begin_flusher(log, after);
+        }
+    }
+
     fn write(&mut self) -> Option<LogFailure> {
         if self.lines.is_empty() {
             return None;
@@ -289,6 +330,11 @@ impl Drop for Buffers {
         let failures = self.flush(Which::All);
         report(failures);
     }
+}
+
+#[cold]
+fn begin_flusher(log: &Arc<Shared>, after: Duration) -> bool {
+    thread::try_spawn_local(flush_later(log.clone(), after))
 }
 
 /// Writes one log's buffer of this thread after a while. It holds the log meanwhile: that is no longer than the

@@ -49,6 +49,10 @@ fn counted(buffering: Option<Buffering>) -> (Log, UnixDatagram) {
     (Log::new(Sink::File(Arc::new(file)), buffering), receiver)
 }
 
+fn append(log: &Log, text: &[u8]) {
+    log.append(|line| line.extend_from_slice(text));
+}
+
 fn next(receiver: &UnixDatagram) -> Option<String> {
     let mut buffer = vec![0; 100_000];
     let count = receiver.recv(&mut buffer).ok()?;
@@ -66,14 +70,14 @@ fn lines_of_one_turn_are_one_write() {
     run(async {
         for number in 0..5 {
             let log = log.clone();
-            spawn_local(async move { log.append(format!("line {number}").as_bytes()) });
+            spawn_local(async move { append(&log, format!("line {number}").as_bytes()) });
         }
         assert_eq!(next(&receiver), None);
         end_of_turn().await;
         assert_eq!(next(&receiver).as_deref(), Some("line 0\nline 1\nline 2\nline 3\nline 4\n"));
         end_of_turn().await;
         assert_eq!(next(&receiver), None);
-        log.append(b"last words");
+        append(&log, b"last words");
     });
     assert_eq!(next(&receiver).as_deref(), Some("last words\n"), "the end of the loop loses nothing");
 }
@@ -83,7 +87,7 @@ fn a_long_turn_writes_whole_lines_on_the_way() {
     let (log, receiver) = counted(None);
     let line = vec![b'x'; 999];
     for _ in 0..100 {
-        log.append(&line);
+        append(&log, &line);
     }
     assert_eq!(next(&receiver).map(|text| text.len()), Some(65_000));
     flush_thread();
@@ -91,9 +95,26 @@ fn a_long_turn_writes_whole_lines_on_the_way() {
 }
 
 #[test]
+fn a_line_that_is_never_finished_leaves_the_others_whole() {
+    let (log, receiver) = counted(None);
+    append(&log, b"before");
+    let unfinished = std::panic::AssertUnwindSafe(|| {
+        log.append(|line| {
+            line.extend_from_slice(b"half a l");
+            append(&log, b"meanwhile");
+            panic!("in the middle of a line");
+        })
+    });
+    assert!(std::panic::catch_unwind(unfinished).is_err());
+    append(&log, b"behind");
+    flush_thread();
+    assert_eq!(next(&receiver).as_deref(), Some("before\nmeanwhile\nbehind\n"));
+}
+
+#[test]
 fn a_thread_that_ends_leaves_nothing_behind() {
     let (log, receiver) = counted(Some(Buffering { bytes_max: 4096, flush: None, gzip_level: None }));
-    std::thread::spawn(move || log.append(b"short life")).join().expect("it does not panic");
+    std::thread::spawn(move || append(&log, b"short life")).join().expect("it does not panic");
     assert_eq!(next(&receiver).as_deref(), Some("short life\n"));
 }
 
@@ -102,16 +123,16 @@ fn buffers_hold_lines_until_they_are_full_or_their_time_is_over() {
     let (log, receiver) =
         counted(Some(Buffering { bytes_max: 10, flush: Some(Duration::from_millis(20)), gzip_level: None }));
     run(async {
-        log.append(b"four");
+        append(&log, b"four");
         end_of_turn().await;
         assert_eq!(next(&receiver), None);
-        log.append(b"9");
-        log.append(b"fifth");
+        append(&log, b"9");
+        append(&log, b"fifth");
         assert_eq!(next(&receiver).as_deref(), Some("four\n9\n"), "the next would not have fitted");
-        log.append(b"longer than it all");
+        append(&log, b"longer than it all");
         assert_eq!(next(&receiver).as_deref(), Some("fifth\n"));
         assert_eq!(next(&receiver).as_deref(), Some("longer than it all\n"));
-        log.append(b"late");
+        append(&log, b"late");
         let written = Deadline::after(Duration::from_secs(5));
         let mut timer = Timer::new();
         loop {
@@ -133,7 +154,7 @@ fn compressed_logs_can_be_read_from_any_write_on() {
     let buffering = Buffering { bytes_max: 100, flush: None, gzip_level: Some(6) };
     let log = Log::new(Sink::File(file), Some(buffering));
     let lines: Vec<String> = (0..50).map(|number| format!("GET /{number} 200")).collect();
-    lines.iter().for_each(|line| log.append(line.as_bytes()));
+    lines.iter().for_each(|line| append(&log, line.as_bytes()));
     flush_thread();
     let compressed = std::fs::read(&path).expect("it was written");
     assert!(compressed.windows(3).filter(|bytes| *bytes == b"\x1f\x8b\x08").count() > 1, "several members");
@@ -151,7 +172,7 @@ fn a_moved_file_is_followed_until_it_is_opened_anew() {
     assert!(Arc::ptr_eq(&file, &files.open(bytes(&path)).expect("open already")), "one file per path");
     let log = Log::to_file(file);
     let line = |text: &str| {
-        log.append(text.as_bytes());
+        append(&log, text.as_bytes());
         flush_thread();
     };
     line("one");
@@ -180,11 +201,11 @@ fn a_full_disk_is_reported_once_and_stops_nothing() {
     let count = reports.clone();
     on_failure(move |failure| {
         *count.borrow_mut() += 1;
-        error_log.append(failure.to_string().as_bytes());
+        append(&error_log, failure.to_string().as_bytes());
     });
     run(async {
         for _ in 0..3 {
-            full.append(b"lost");
+            append(&full, b"lost");
             end_of_turn().await;
         }
     });
@@ -205,7 +226,7 @@ fn syslog_gets_one_datagram_per_line() {
         let count = server.recv(&mut buffer).expect("it was sent");
         String::from_utf8_lossy(&buffer[..count]).into_owned()
     };
-    log.append(b"GET / 200");
+    append(&log, b"GET / 200");
     let message = receive();
     assert!(message.starts_with("<14>") && message.ends_with(" app: GET / 200"), "{message}");
     log.append_with_severity(b"oh no", Severity::Crit);
@@ -217,11 +238,11 @@ fn syslog_gets_one_datagram_per_line() {
     let failures = Rc::new(RefCell::new(Vec::new()));
     let told = failures.clone();
     on_failure(move |failure| told.borrow_mut().push(failure.to_string()));
-    log.append(b"nobody listens");
+    append(&log, b"nobody listens");
     assert_eq!(failures.borrow().len(), 1);
     assert!(failures.borrow()[0].contains("(2: No such file or directory)"), "{:?}", failures.borrow());
     let server = UnixDatagram::bind(&path).expect("the folder is writable");
-    log.append(b"now it does");
+    append(&log, b"now it does");
     assert!(next(&server).expect("it was sent").ends_with("now it does"));
 }
 
@@ -232,12 +253,12 @@ fn paths_with_variables_share_openings_for_the_turn_or_by_the_cache() {
     run(async {
         let mut logs = VariableLogs::new(None);
         for text in ["one", "two"] {
-            logs.open(bytes(&path)).expect("it can be made").append(text.as_bytes());
+            append(&logs.open(bytes(&path)).expect("it can be made"), text.as_bytes());
         }
         assert_eq!(logs.len(), 1);
         end_of_turn().await;
         std::fs::rename(&path, folder.0.join("old")).expect("it is ours");
-        logs.open(bytes(&path)).expect("it can be made").append(b"three");
+        append(&logs.open(bytes(&path)).expect("it can be made"), b"three");
         end_of_turn().await;
         assert_eq!((folder.text("old"), folder.text("a.log")), ("one\ntwo\n".into(), "three\n".into()));
         logs.expire();
@@ -250,16 +271,16 @@ fn paths_with_variables_share_openings_for_the_turn_or_by_the_cache() {
             uses_min: 1,
         };
         let mut logs = VariableLogs::new(Some(options));
-        logs.open(bytes(&path)).expect("it can be made").append(b"four");
+        append(&logs.open(bytes(&path)).expect("it can be made"), b"four");
         end_of_turn().await;
-        logs.open(bytes(&path)).expect("unchanged").append(b"five");
+        append(&logs.open(bytes(&path)).expect("unchanged"), b"five");
         end_of_turn().await;
         std::fs::remove_file(&path).expect("it is ours");
-        logs.open(bytes(&path)).expect("made again").append(b"six");
+        append(&logs.open(bytes(&path)).expect("made again"), b"six");
         end_of_turn().await;
         assert_eq!(folder.text("a.log"), "six\n");
         for name in ["b.log", "c.log"] {
-            logs.open(bytes(&folder.0.join(name))).expect("it can be made").append(name.as_bytes());
+            append(&logs.open(bytes(&folder.0.join(name))).expect("it can be made"), name.as_bytes());
         }
         assert_eq!(logs.len(), 2);
         let missing = logs.open(bytes(&folder.0.join("none/a.log"))).err().expect("no such folder");

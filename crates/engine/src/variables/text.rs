@@ -3,19 +3,36 @@
 /// As many digits as the largest number has.
 const DIGITS_MAX: usize = 20;
 
-/// Appends a number in decimal, with zeros before it up to `digits_min`, and says "found".
+/// The smallest number with more than so many digits.
+static BOUNDS: [u64; DIGITS_MAX] = bounds();
+
+const fn bounds() -> [u64; DIGITS_MAX] {
+    let mut bounds = [1; DIGITS_MAX];
+    let mut count = 1;
+    while count < DIGITS_MAX {
+        bounds[count] = bounds[count - 1] * 10;
+        count += 1;
+    }
+    bounds
+}
+
+/// Appends a number in decimal, with zeros before it up to `digits_min`, at least one, and says "found". One copy of the
+/// code for all callers stays in the cache.
+#[inline(never)]
 pub(crate) fn number(out: &mut Vec<u8>, value: u64, digits_min: usize) -> bool {
-    let count = (value.checked_ilog10().unwrap_or(0) as usize + 1).max(digits_min).min(DIGITS_MAX);
-    let mut digits = [b'0'; DIGITS_MAX];
+    let mut count = digits_min;
+    while BOUNDS.get(count).is_some_and(|bound| value >= *bound) {
+        count += 1;
+    }
+    let start = out.len();
+    // Bytes of a fixed number are written without a call.
+    out.extend_from_slice(&[b'0'; DIGITS_MAX]);
+    out.truncate(start + count);
     let mut rest = value;
-    for digit in digits[..count].iter_mut().rev() {
+    for digit in out[start..].iter_mut().rev() {
         *digit = b'0' + (rest % 10) as u8;
         rest /= 10;
     }
-    // Bytes of a fixed number are copied without a call.
-    let start = out.len();
-    out.extend_from_slice(&digits);
-    out.truncate(start + count);
     true
 }
 

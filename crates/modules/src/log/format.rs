@@ -47,7 +47,8 @@ impl Format {
         Arc::new(Format { name, parts, escape, pieces: OnceLock::new() })
     }
 
-    /// Appends the line of a request.
+    /// Appends the line of a request. One copy of the code for all callers stays in the cache.
+    #[inline(never)]
     pub fn render(&self, request: &mut Request, line: &mut Vec<u8>) {
         for piece in self.pieces.get_or_init(|| pieces(&self.parts, &request.snapshot.variables)) {
             let end = line.len() + usize::from(piece.text_bytes);

@@ -1,7 +1,7 @@
 //! `access_log` and `log_format` (nginx's manual, ngx_http_log_module).
 //!
-//! A line is put together in one buffer of the thread and handed to [`net::log`], which writes the lines of one turn
-//! of the event loop together. Logs with a fixed name are opened before the configuration serves; those with variables
+//! A line is put together behind those that the thread holds already: [`net::log`] writes the lines of one turn of the event
+//! loop together. Logs with a fixed name are opened before the configuration serves; those with variables
 //! in the name when a line for them comes up.
 
 mod format;
@@ -28,9 +28,6 @@ const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" \
 
 /// A compressed log is collected in this many bytes unless `buffer=` says otherwise.
 const GZIP_BUFFER_BYTES: usize = 64 * 1024;
-
-/// The buffer of a thread's lines is given back when a line made it larger than this.
-const KEPT_LINE_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Default)]
 struct Conf {
@@ -124,40 +121,38 @@ struct AccessLogs {
 }
 
 thread_local! {
-    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     /// Logs with variables in their names, by what `open_log_file_cache` says of them.
     static NAMED: RefCell<Vec<(Option<VariableLogOptions>, VariableLogs)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Logger for AccessLogs {
     fn log(&self, request: &mut Request) {
-        // Taken out, so that nothing a variable does can find it in use.
-        let mut line = LINE.take();
         for log in &self.logs {
             if log.condition.as_ref().is_some_and(|condition| !request.is_true(condition)) {
                 continue;
             }
-            line.clear();
-            log.format.render(request, &mut line);
             match &log.place {
                 Place::Opened(id) => {
-                    if let Some(log) = request.snapshot.log(*id) {
-                        log.append(&line);
+                    if let Some(opened) = request.snapshot.log(*id) {
+                        opened.append(|line| log.format.render(request, line));
                     }
                 }
-                Place::Named(name) => self.append_named(name, request, &line),
+                Place::Named(name) => {
+                    if let Some(opened) = self.open_named(name, request) {
+                        opened.append(|line| log.format.render(request, line));
+                    }
+                }
             }
-        }
-        if line.capacity() <= KEPT_LINE_BYTES_MAX {
-            LINE.set(line);
         }
     }
 }
 
 impl AccessLogs {
-    fn append_named(&self, name: &Template, request: &mut Request, line: &[u8]) {
+    /// Rare, and out of the way of those that are not.
+    #[inline(never)]
+    fn open_named(&self, name: &Template, request: &mut Request) -> Option<net::log::Log> {
         if !is_root_there(request) {
-            return;
+            return None;
         }
         let path = request.render(name);
         let opened = NAMED.with_borrow_mut(|named| {
@@ -167,14 +162,11 @@ impl AccessLogs {
             });
             named[at].1.open(&path)
         });
-        match opened {
-            Ok(log) => log.append(line),
-            Err(error) => {
-                let (call, errno) = (error.call, ErrnoMessage(error.errno));
-                request
-                    .log_error(Level::Crit, format_args!("{call} \"{}\" failed ({errno})", BStr::new(&path)));
-            }
-        }
+        let report = |error: net::file::FileError| {
+            let (call, errno) = (error.call, ErrnoMessage(error.errno));
+            request.log_error(Level::Crit, format_args!("{call} \"{}\" failed ({errno})", BStr::new(&path)));
+        };
+        opened.map_err(report).ok()
     }
 }
 
