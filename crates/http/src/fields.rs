@@ -98,6 +98,11 @@ impl Fields {
         });
     }
 
+    /// False where no name begins like this one.
+    pub(crate) fn may_have(&self, name: &[u8]) -> bool {
+        self.initials & initial(name) != 0
+    }
+
     /// The value of the first field called `name`.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
         self.all(name).next()
@@ -110,7 +115,7 @@ impl Fields {
 
     /// The values of every field called `name`, in order.
     pub fn all<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-        let may_be_there = self.initials & initial(name) != 0;
+        let may_be_there = self.may_have(name);
         let hash = if may_be_there { name_hash(name) } else { 0 };
         let list = if may_be_there { self.list.as_slice() } else { &[] };
         list.iter()
@@ -122,8 +127,7 @@ impl Fields {
     /// `$sent_http_name` and their like look.
     pub fn all_as_variable<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
         // An underscore in front may stand for a hyphen.
-        let hyphen = if name.starts_with(b"_") { initial(b"-") } else { 0 };
-        let may_be_there = self.initials & (initial(name) | hyphen) != 0;
+        let may_be_there = self.may_have(name) || name.starts_with(b"_") && self.may_have(b"-");
         let list = if may_be_there { self.list.as_slice() } else { &[] };
         list.iter()
             .filter(move |field| {
@@ -149,7 +153,7 @@ impl Fields {
     /// Removes every field called `name`; says whether there was one. Its bytes stay in the buffer until
     /// [`Fields::clear`].
     pub fn remove(&mut self, name: &[u8]) -> bool {
-        if self.initials & initial(name) == 0 {
+        if !self.may_have(name) {
             return false;
         }
         let hash = name_hash(name);
