@@ -23,6 +23,8 @@ struct Piece {
     text: [u8; PIECE_BYTES_MAX],
     text_bytes: u8,
     behind: Behind,
+    /// Of the value; none where it never has anything to escape.
+    escape: Escape,
 }
 
 /// Most texts between two values have a few bytes. All of them are copied, which takes less than copying fewer.
@@ -50,63 +52,63 @@ impl Format {
     /// Appends the line of a request. One copy of the code for all callers stays in the cache.
     #[inline(never)]
     pub fn render(&self, request: &mut Request, line: &mut Vec<u8>) {
-        for piece in self.pieces.get_or_init(|| pieces(&self.parts, &request.snapshot.variables)) {
+        for piece in self.pieces.get_or_init(|| self.prepare(&request.snapshot.variables)) {
             let end = line.len() + usize::from(piece.text_bytes);
             line.extend_from_slice(&piece.text);
             line.truncate(end);
             match &piece.behind {
                 Behind::None => {}
                 Behind::Capture(group) => request.capture(*group, line),
-                Behind::Variable(reader) => self.append(reader, request, line),
+                Behind::Variable(reader) => {
+                    let start = line.len();
+                    if !reader.read(request, line) && self.escape == Escape::Default {
+                        line.truncate(start);
+                        line.push(b'-');
+                        continue;
+                    }
+                    match piece.escape {
+                        Escape::Default => escape_from(line, start, needs_default, escape_default),
+                        Escape::Json => escape_from(line, start, needs_json, escape_json),
+                        Escape::None => {}
+                    }
+                }
             }
         }
     }
 
-    fn append(&self, reader: &Reader, request: &mut Request, line: &mut Vec<u8>) {
-        let start = line.len();
-        let found = reader.read(request, line);
-        if !found && self.escape == Escape::Default {
-            line.truncate(start);
-            line.push(b'-');
-        } else if !matches!(reader, Reader::Printable(_)) {
-            match self.escape {
-                Escape::Default => escape_from(line, start, needs_default, escape_default),
-                Escape::Json => escape_from(line, start, needs_json, escape_json),
-                Escape::None => {}
-            }
+    fn prepare(&self, variables: &Definitions) -> Box<[Piece]> {
+        let mut pieces = Vec::new();
+        let mut text = Vec::new();
+        for part in &self.parts {
+            let (behind, escape) = match part {
+                Part::Text(more) => {
+                    text.extend_from_slice(more);
+                    continue;
+                }
+                Part::Variable(id) => match variables.reader(*id) {
+                    reader @ Reader::Printable(_) => (Behind::Variable(reader), Escape::None),
+                    reader => (Behind::Variable(reader), self.escape),
+                },
+                Part::Capture(group) => (Behind::Capture(*group), Escape::None),
+            };
+            push(&mut pieces, &text, behind, escape);
+            text.clear();
         }
+        push(&mut pieces, &text, Behind::None, Escape::None);
+        pieces.into()
     }
 }
 
-fn pieces(parts: &[Part], variables: &Definitions) -> Box<[Piece]> {
-    let mut pieces = Vec::new();
-    let mut text = Vec::new();
-    for part in parts {
-        let behind = match part {
-            Part::Text(more) => {
-                text.extend_from_slice(more);
-                continue;
-            }
-            Part::Variable(id) => Behind::Variable(variables.reader(*id)),
-            Part::Capture(group) => Behind::Capture(*group),
-        };
-        push(&mut pieces, &text, behind);
-        text.clear();
-    }
-    push(&mut pieces, &text, Behind::None);
-    pieces.into()
-}
-
-fn push(pieces: &mut Vec<Piece>, text: &[u8], behind: Behind) {
+fn push(pieces: &mut Vec<Piece>, text: &[u8], behind: Behind, escape: Escape) {
     let (front, last) = text.split_at(text.len().saturating_sub(PIECE_BYTES_MAX));
-    pieces.extend(front.chunks(PIECE_BYTES_MAX).map(|text| Piece::new(text, Behind::None)));
-    pieces.push(Piece::new(last, behind));
+    pieces.extend(front.chunks(PIECE_BYTES_MAX).map(|text| Piece::new(text, Behind::None, Escape::None)));
+    pieces.push(Piece::new(last, behind, escape));
 }
 
 impl Piece {
     /// `text` fits.
-    fn new(text: &[u8], behind: Behind) -> Piece {
-        let mut piece = Piece { text: [0; PIECE_BYTES_MAX], text_bytes: text.len() as u8, behind };
+    fn new(text: &[u8], behind: Behind, escape: Escape) -> Piece {
+        let mut piece = Piece { text: [0; PIECE_BYTES_MAX], text_bytes: text.len() as u8, behind, escape };
         piece.text[..text.len()].copy_from_slice(text);
         piece
     }
@@ -235,7 +237,7 @@ mod tests {
         for length in 0..50 {
             let text: Vec<u8> = (b'A'..).take(length).collect();
             let mut pieces = Vec::new();
-            push(&mut pieces, &text, Behind::Capture(1));
+            push(&mut pieces, &text, Behind::Capture(1), Escape::None);
             let together = pieces.iter().flat_map(|piece| &piece.text[..usize::from(piece.text_bytes)]);
             assert_eq!(together.copied().collect::<Vec<u8>>(), text);
             assert!(matches!(pieces.last(), Some(Piece { behind: Behind::Capture(1), .. })));
