@@ -287,6 +287,11 @@ impl<'a> Station<'a> {
                 _ if self.is_fresh_each_round() => std::thread::sleep(SETTLE),
                 _ => drop(load::measure(self.peer, self.workload, &running, 1)?),
             }
+            // A log that nothing is written to would make a server look cheaper than it is.
+            let log = std::fs::metadata(self.places.run.join("access.log"));
+            if log.is_ok_and(|log| log.len() == 0) {
+                return Err("its access log stays empty".to_owned());
+            }
             self.running = Some(running);
         }
         self.running.as_ref().ok_or_else(|| "the server is gone".to_owned())
