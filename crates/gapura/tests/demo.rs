@@ -5,19 +5,17 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rustix::process::Signal;
 use support::client::Connection;
 use support::gateway::{Running, send};
-use support::{Folder, is_installed, nothing_may_be_skipped, text_of, wait_for};
-
-const PATIENCE: Duration = Duration::from_secs(10);
+use support::server::PATIENCE;
+use support::{Folder, free_port, is_installed, nothing_may_be_skipped, text_of, wait_for};
 
 struct Demo {
     process: Running,
@@ -37,7 +35,7 @@ impl Demo {
 
     /// A demo in this folder that shows an address which begins with these words.
     fn started_in(folder: &Path, options: &[&str], shown: &str) -> Demo {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_gapura"));
         command.arg("demo").args(["--port", &port.to_string()]).args(options);
         command.arg("--dir").arg(folder.join("tree"));
@@ -133,7 +131,7 @@ fn speaks_https_with_an_authority_of_its_own() {
 }
 
 fn curl(arguments: &[&str]) -> String {
-    output("curl", &[&["-sS", "--noproxy", "*", "--max-time", "10"], arguments].concat())
+    output("curl", &[&["-sS", "--noproxy", "*", "--max-time", "60"], arguments].concat())
 }
 
 /// What a program writes, errors included.
@@ -189,7 +187,8 @@ fn keys_stop_start_add_and_reload() {
     }
     let folder = Folder::new("gapura-demo-keys");
     let tree = folder.path().join("tree");
-    let command = format!("{} demo --port 18080 --dir {}", env!("CARGO_BIN_EXE_gapura"), tree.display());
+    let (program, port) = (env!("CARGO_BIN_EXE_gapura"), free_port());
+    let command = format!("{program} demo --port {port} --dir {}", tree.display());
     let terminal = Command::new("script")
         .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
         .env("TERM", "xterm")

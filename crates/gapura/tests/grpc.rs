@@ -112,10 +112,11 @@ fn call(python: &Path, server: &Server, arguments: &[&str]) -> String {
     text
 }
 
-/// An address nobody has.
-fn free(host: &str) -> String {
-    let listener = TcpListener::bind((host, 0)).expect("a port");
-    listener.local_addr().expect("its address").to_string()
+/// Two addresses nobody has.
+fn free(host: &str) -> [String; 2] {
+    // Both held at a time: else the second may be the first again.
+    let listeners = [(); 2].map(|()| TcpListener::bind((host, 0)).expect("a port"));
+    listeners.map(|listener| listener.local_addr().expect("its address").to_string())
 }
 
 #[test]
@@ -130,7 +131,7 @@ fn every_kind_of_call_gets_through() {
         .output()
         .expect("openssl");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let (plain, secure) = (free(&server.host), free(&server.host));
+    let [plain, secure] = free(&server.host);
     server.write(&CONFIGURATION.replace("%PLAIN%", &plain).replace("%SECURE%", &secure));
     let _backend = Backend::start(&python, &server, &plain, &secure);
     server.start();

@@ -10,14 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::Folder;
 use support::client::Connection;
 use support::gateway::Gateway;
-use support::wait_for;
+use support::server::PATIENCE;
+use support::{Folder, free_port, wait_for};
 
 /// Longer than a dead host is waited for.
 const SLOW: Duration = Duration::from_secs(4);
-const PATIENCE: Duration = Duration::from_secs(15);
 const UPLOAD_BYTES: usize = 8 << 20;
 
 /// An application that does nothing at all for a while, then reads a request and answers.
@@ -57,7 +56,7 @@ fn a_slow_application_keeps_its_request() {
     let gateway = Gateway::new(folder.path().join("gateway"), Vec::new());
     let requests = Arc::new(AtomicUsize::new(0));
     let applications = [slow_application(requests.clone()), slow_application(requests.clone())];
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     gateway.write(
         "nginx.conf",
         &format!(

@@ -14,7 +14,7 @@ use support::gateway::{is_gapura, send};
 use support::server::{
     PATIENCE, Server, answering, children, is_alive, is_root, log_text, status_line, title,
 };
-use support::{text_of, wait_for};
+use support::{free_port, text_of, wait_for};
 
 #[test]
 fn a_start_leaves_a_daemon_with_titles_and_a_pid_file() {
@@ -164,12 +164,12 @@ fn addresses_come_and_go_with_a_reload() {
     server.wait_for_log(&format!("[warn] {0}#{0}: deleting socket {path}\n", server.master()), 1);
     // A wildcard address takes the port over from a special one, which nginx cannot do without a restart.
     if is_gapura() {
-        let port = 20_000 + std::process::id() % 10_000;
+        let port = free_port();
         server.write(&listening(&format!("listen %HOST%:{port};")));
         assert_eq!(server.says(&["-s", "reload"], 0), "");
         server.write(&listening(&format!("listen {port};")));
         assert_eq!(server.says(&["-s", "reload"], 0), "");
-        assert_eq!(server.body(port as u16), "a");
+        assert_eq!(server.body(port), "a");
         server.write(&listening("listen %HOST%:8081; listen unix:%DIR%b.sock;"));
         assert_eq!(server.says(&["-s", "reload"], 0), "");
     }
@@ -189,7 +189,7 @@ fn a_worker_that_dies_is_replaced_and_nobody_is_refused() {
     // The kernel takes the connection; the next worker serves it.
     let started = Instant::now();
     assert_eq!(server.body(8080), "a");
-    assert!(started.elapsed() < Duration::from_secs(2));
+    assert!(started.elapsed() < Duration::from_secs(20));
     let master = server.master();
     server.wait_for_log(&format!("[alert] {master}#{master}: worker process {worker} exited on signal 6"), 1);
     let next = server.worker();
@@ -305,7 +305,8 @@ fn shutting_down_takes_no_longer_than_it_may() {
     server.says(&["-s", "quit"], 0);
     server.wait_for_end(master);
     assert!(started.elapsed() >= Duration::from_millis(250), "{:?}", started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(5));
+    // The rest of a head is waited for a minute otherwise.
+    assert!(started.elapsed() < Duration::from_secs(30));
 }
 
 #[test]

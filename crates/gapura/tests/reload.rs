@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use rustix::process::Signal;
 use support::client::{Connection, get};
 use support::gateway::{Gateway, Running, application, send};
 use support::load::{Load, Plan};
-use support::{Folder, is_installed, nothing_may_be_skipped, wait_for};
+use support::server::PATIENCE;
+use support::{Folder, is_installed, nothing_may_be_skipped, own_network, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 64;
 
 /// One gateway on a loopback address of its own with two applications behind it.
@@ -23,31 +23,31 @@ struct Site {
     gateway: Gateway,
     master: Running,
     applications: Vec<Option<Running>>,
-    /// The first three numbers of its addresses: the gateway is `.1`, the applications `.2` and `.3`.
-    network: String,
+    /// The addresses of the gateway and the applications.
+    hosts: [String; 3],
     address: SocketAddr,
     // Dropped last: the files go when nothing writes to them any more.
     folder: Folder,
 }
 
 /// Each test has an address of its own in 127.0.0.0/8, so that they run side by side.
-static SITES: AtomicU16 = AtomicU16::new(0);
+static SITES: AtomicU8 = AtomicU8::new(0);
 
 impl Site {
     fn start(name: &str) -> Site {
-        let network =
-            format!("127.{}.{}", 64 + std::process::id() % 64, SITES.fetch_add(1, Ordering::Relaxed));
+        let (network, first) = (own_network(64), 1 + 3 * SITES.fetch_add(1, Ordering::Relaxed));
+        let hosts = [0, 1, 2].map(|index| format!("{network}.{}", first + index));
         let folder = Folder::new(name);
         let gateway = Gateway::new(folder.path().join("gateway"), Vec::new());
         let mut site = Site {
             master: {
-                gateway.write("nginx.conf", &configuration(&network, 0));
+                gateway.write("nginx.conf", &configuration(&hosts, 0));
                 gateway.start()
             },
             gateway,
             applications: Vec::new(),
-            address: format!("{network}.1:8080").parse().unwrap(),
-            network,
+            address: format!("{}:8080", hosts[0]).parse().unwrap(),
+            hosts,
             folder,
         };
         for index in 0..2 {
@@ -61,10 +61,10 @@ impl Site {
     }
 
     fn start_application(&mut self, index: usize) {
-        let host = format!("{}.{}", self.network, index + 2);
+        let host = &self.hosts[index + 1];
         let output = self.folder.path().join(format!("app{}.log", index + 1));
-        self.applications[index] = Some(application(&format!("app{}", index + 1), &host, 3000, &[], &output));
-        wait_for("an application answers", PATIENCE, || get(&host, 3000, "/health", PATIENCE).ok());
+        self.applications[index] = Some(application(&format!("app{}", index + 1), host, 3000, &[], &output));
+        wait_for("an application answers", PATIENCE, || get(host, 3000, "/health", PATIENCE).ok());
     }
 
     fn kill_application(&mut self, index: usize) {
@@ -73,7 +73,7 @@ impl Site {
 
     /// Writes a configuration that answers `/generation` with this number.
     fn write(&self, generation: u32) {
-        self.gateway.write("nginx.conf", &configuration(&self.network, generation));
+        self.gateway.write("nginx.conf", &configuration(&self.hosts, generation));
     }
 
     /// Writes such a configuration, and tells the master to take it.
@@ -95,13 +95,13 @@ impl Site {
             path,
             connections: CONNECTIONS,
             pause: Duration::from_millis(pause_milliseconds),
-            patience: Duration::from_secs(5),
-            time_max: Duration::from_secs(40),
+            patience: Duration::from_secs(20),
+            time_max: Duration::from_secs(120),
         })
     }
 }
 
-fn configuration(network: &str, generation: u32) -> String {
+fn configuration([gateway, app1, app2]: &[String; 3], generation: u32) -> String {
     format!(
         "worker_processes 2;
          pid logs/gapura.pid;
@@ -111,11 +111,11 @@ fn configuration(network: &str, generation: u32) -> String {
              access_log off;
              keepalive_requests 1000000;
              upstream both {{
-                 server {network}.2:3000 fail_timeout=3s;
-                 server {network}.3:3000 fail_timeout=3s;
+                 server {app1}:3000 fail_timeout=3s;
+                 server {app2}:3000 fail_timeout=3s;
              }}
              server {{
-                 listen {network}.1:8080;
+                 listen {gateway}:8080;
                  location / {{ proxy_pass http://both; }}
                  location = /generation {{ return 200 \"{generation}\\n\"; }}
              }}
@@ -199,7 +199,7 @@ fn killing_and_restarting_an_application_loses_nothing() {
         site.kill_application(0);
         thread::sleep(Duration::from_millis(1000));
         site.start_application(0);
-        wait_for("the application that came back has its share again", Duration::from_secs(15), || {
+        wait_for("the application that came back has its share again", PATIENCE, || {
             let answer = Connection::open(site.address, PATIENCE).ok()?.get("site", "/").ok()?;
             (answer.served_by() == "app1").then_some(())
         });

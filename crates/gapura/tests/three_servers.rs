@@ -14,13 +14,12 @@ use support::client::{Connection, get};
 use support::gateway::{Gateway, application, is_gapura};
 use support::hosts::{Network, isolated};
 use support::load::{Load, Plan};
+use support::server::PATIENCE;
 use support::{example, text_of, wait_for};
 
 const GATEWAY: &str = "10.68.49.10";
 const APP1: &str = "10.68.49.174";
 const APP2: &str = "10.68.49.101";
-
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The tutorial's `proxy.conf`, with the address of the first application in it as it tells the reader to do.
 const REVERSE_PROXY: &str = "server { \n    server_name mydomain.xyz; \n  \n    location / { \n             \

@@ -7,7 +7,6 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 use support::server::{Server, is_root};
 use support::{clients_are_missing, run, text_of};
 
@@ -137,7 +136,7 @@ impl Visitor<'_> {
     fn curl(&self, url: &str, options: &[&str]) -> String {
         let url = url.replace("HOST", &self.0.host);
         let named = format!("clients.example:8443:{}:8443", self.0.host);
-        let usual = ["-sk", "--max-time", "10", "--connect-to", &named, &url];
+        let usual = ["-sk", "--max-time", "60", "--connect-to", &named, &url];
         run(self.0.folder.path(), "curl", &[&usual[..], options].concat())
     }
 
@@ -198,7 +197,7 @@ fn upstreams_are_judged_by_the_name_that_each_request_wants() {
     let wrong = visitor.curl("http://HOST:8447/?name=other.example", &[]);
     assert!(wrong.contains("502 Bad Gateway"), "{wrong}");
     let told = "upstream SSL certificate does not match \"other.example\" while SSL handshaking to upstream";
-    assert!(server.log().contains(told), "{}", server.log());
+    server.wait_for_log(told, 1);
 }
 
 #[test]
@@ -235,10 +234,9 @@ fn certificates_that_variables_name() {
     assert!(subject("ec").contains("CN = ec.example"), "it is in the cache");
     let missing = subject("nobody");
     assert!(missing.contains("alert number 80"), "{missing}");
-    let log = server.log();
     let path = server.path("nobody.crt");
-    let expected = format!("cannot load certificate \"{}\": BIO_new_file() failed", path.display());
-    assert!(log.contains(&expected) && log.contains("cert cb error"), "{log}");
+    server.wait_for_log(&format!("cannot load certificate \"{}\": BIO_new_file() failed", path.display()), 1);
+    server.wait_for_log("cert cb error", 1);
 }
 
 /// Answers every request with these bytes as an OCSP response, until the process ends.
@@ -311,10 +309,10 @@ fn answers_about_certificates_are_stapled() {
     assert!(said.contains("Cert Status: good"), "{said}");
     // It is asked for in the background.
     let told = "certificate status \"revoked\" in the OCSP response while requesting certificate status";
-    let mut tries = (0..200).map(|_| std::thread::sleep(Duration::from_millis(50)));
-    assert!(tries.any(|()| server.log().contains(told)), "{}", server.log());
-    let said = status(8452);
-    assert!(said.contains("Cert Status: good"), "{said}");
+    server.wait_for_log(told, 1);
+    server.wait_for("an answer that was asked for", || {
+        status(8452).contains("Cert Status: good").then_some(())
+    });
     let said = status(8453);
     assert!(said.contains("no response sent"), "what is revoked is not said: {said}");
 }
@@ -330,7 +328,7 @@ fn client_certificates() {
     assert!(none.contains("400 No required SSL certificate was sent"), "{none}");
     let stranger = visitor.curl(url, &["--cert", "stranger.crt", "--key", "stranger.key"]);
     assert!(stranger.contains("400 The SSL certificate error"), "{stranger}");
-    assert!(server.log().contains("client SSL certificate verify error: (18:self-signed certificate)"));
+    server.wait_for_log("client SSL certificate verify error: (18:self-signed certificate)", 1);
     let other = visitor.curl(url, &["-H", "Host: other.example"]);
     assert!(!other.contains("421 Misdirected"), "the default server asks for nothing: {other}");
 }

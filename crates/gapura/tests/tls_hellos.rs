@@ -378,7 +378,7 @@ fn clients_of_other_makers() {
     for (program, options, words) in [
         (
             "curl",
-            vec!["-s", "--max-time", "10", &url],
+            vec!["-s", "--max-time", "60", &url],
             "SSL_do_handshake() failed (SSL: error:0A000418:SSL routines::tlsv1 alert unknown ca:SSL alert number 48) \
              while SSL handshaking, client: ",
         ),

@@ -8,11 +8,7 @@ use http::{Fields, ResponseHead};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
-use support::server::Server;
-
-/// How long one wait may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+use support::server::{PATIENCE, Server};
 
 const CONFIGURATION: &str = "
 error_log error.log info;

@@ -18,7 +18,7 @@ mount -t tmpfs none /run
 "$1" -t 2>"$2/test"; echo "$?" >>"$2/test"
 "$1" >"$2/output" 2>&1 &
 pid=$!
-for try in $(seq 100); do
+for try in $(seq 1000); do
     curl -s -o "$2/page" -D "$2/head" http://localhost/ && break
     sleep 0.05
 done

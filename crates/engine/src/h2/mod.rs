@@ -417,6 +417,7 @@ impl Task<'_> {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
         let mut codec = self.shared.codec.borrow_mut();
         let was_full = !codec.has_output_room();
+        codec.output_offered();
         while let Some(rest) = codec.output.get(self.written_bytes..).filter(|rest| !rest.is_empty()) {
             let pause = Duration::from_millis(self.core.send_timeout.0);
             match self.stream.poll_writev(cx, &[IoSlice::new(rest)]) {

@@ -117,6 +117,7 @@ impl Session {
         cx: &mut Context<'_>,
         stream: &mut Stream,
     ) -> Poll<Result<(), Errno>> {
+        self.codec.output_offered();
         while let Some(rest) = self.codec.output.get(self.written..).filter(|rest| !rest.is_empty()) {
             let count = ready!(stream.poll_writev(cx, &[IoSlice::new(rest)]))?;
             self.written += count;

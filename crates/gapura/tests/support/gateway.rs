@@ -43,7 +43,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Instant::now() + Duration::from_secs(10);
         let _ = send(self.0.id(), Signal::TERM);
         while matches!(self.0.try_wait(), Ok(None)) {
             if Instant::now() > deadline {

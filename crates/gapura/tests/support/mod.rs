@@ -55,15 +55,42 @@ pub fn example() -> PathBuf {
 }
 
 /// Asks `ready` every 20 ms until it gives a value; panics with `what` after `patience`.
-pub fn wait_for<T>(what: &str, patience: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, patience: Duration, ready: impl FnMut() -> Option<T>) -> T {
+    try_for(patience, ready).unwrap_or_else(|| panic!("waited {patience:?} in vain: {what}"))
+}
+
+/// Asks `ready` every 20 ms until it gives a value; none after `patience`.
+pub fn try_for<T>(patience: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + patience;
     loop {
+        // Looked at once more behind the end: this may have slept for longer than it wished to.
+        let is_over = Instant::now() > deadline;
         if let Some(value) = ready() {
-            return value;
+            return Some(value);
         }
-        assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}");
+        if is_over {
+            return None;
+        }
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The first three numbers of loopback addresses that no other process of tests uses; `kind`, a multiple of 64, keeps
+/// those of one process apart.
+pub fn own_network(kind: u32) -> String {
+    let process = std::process::id();
+    format!("127.{}.{}", kind + process % 64, process / 64 % 256)
+}
+
+/// A port on which nothing listens, below the range that the system hands out by itself: nobody gets it meanwhile who
+/// does not ask for it.
+pub fn free_port() -> u16 {
+    let first = 20_000 + std::process::id() % 10_000;
+    let free = (first..first + 1_000).find_map(|port| {
+        let port = u16::try_from(port).ok()?;
+        std::net::TcpListener::bind(("0.0.0.0", port)).is_ok().then_some(port)
+    });
+    free.expect("one of a thousand ports is free")
 }
 
 /// The text of a file, or nothing when it cannot be read.

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How long one connection may take, reading and writing.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Most of a request that is kept, bytes.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 

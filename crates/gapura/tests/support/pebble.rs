@@ -1,6 +1,6 @@
 //! Pebble, the small ACME server that Let's Encrypt tests with, as a process beside the server under test.
 
-use super::server::Server;
+use super::server::{PATIENCE, Server};
 use super::{Folder, is_installed, nothing_may_be_skipped, run, text_of, wait_for};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 /// How long an order may take: Pebble takes a few seconds on a busy machine.
-pub const ORDER_PATIENCE: Duration = Duration::from_secs(60);
+pub const ORDER_PATIENCE: Duration = PATIENCE;
 
 /// Is all there that is needed? Where nothing may be left out, it must be.
 pub fn is_missing() -> bool {
@@ -184,8 +184,7 @@ pub fn server(options: &Options) -> (Server, Pebble) {
 }
 
 pub fn wait_for_issue(server: &Server, times: usize) {
-    let enough = || (server.log().matches("certificate issued").count() >= times).then_some(());
-    wait_for(&format!("{times} certificates\n{}", server.log()), ORDER_PATIENCE, enough);
+    server.wait_for_log("certificate issued", times);
 }
 
 /// The only file with that ending below the state path.

@@ -5,7 +5,7 @@
 
 use super::client::Connection;
 use super::gateway::{binary, send};
-use super::{Folder, text_of, wait_for};
+use super::{Folder, own_network, text_of, try_for};
 use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
-/// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything may take: long, because a test machine may be slow and busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One server with a folder and an address of its own.
 pub struct Server {
@@ -34,10 +34,8 @@ impl Server {
     /// A server called by that name, with a configuration. In it `%HOST%` is the address and `%DIR%` the folder.
     pub fn new(name: &str, configuration: &str) -> Server {
         let folder = Folder::new("process");
-        // Tests may run in processes of their own, at the same time.
-        let process = std::process::id();
         let number = 1 + HOSTS.fetch_add(1, Ordering::Relaxed);
-        let host = format!("127.{}.{}.{number}", 128 + process % 64, process / 64 % 256);
+        let host = format!("{}.{number}", own_network(128));
         let program = folder.path().join(name);
         symlink(binary(), &program).unwrap();
         fs::create_dir(folder.path().join("logs")).unwrap();
@@ -92,8 +90,8 @@ impl Server {
         let mut command = self.command(&[]);
         let status = command.stdout(output.try_clone().unwrap()).stderr(output).status().unwrap();
         assert!(status.success(), "{}\n{}", text_of(&self.path("output")), self.log());
-        let pid = wait_for("a pid file", PATIENCE, || self.pid());
-        wait_for("a worker", PATIENCE, || (!children(pid).is_empty() || !self.has_master()).then_some(()));
+        let pid = self.wait_for("a pid file", || self.pid());
+        self.wait_for("a worker", || (!children(pid).is_empty() || !self.has_master()).then_some(()));
     }
 
     fn has_master(&self) -> bool {
@@ -113,7 +111,7 @@ impl Server {
     /// The only worker.
     pub fn worker(&self) -> u32 {
         let master = self.master();
-        wait_for(&format!("one worker\n{}", self.log()), PATIENCE, || match children(master)[..] {
+        self.wait_for("one worker", || match children(master)[..] {
             [one] => Some(one),
             _ => None,
         })
@@ -129,10 +127,17 @@ impl Server {
         log_text(&self.path("error.log"))
     }
 
-    /// Waits until the error log has this many lines with these words.
+    /// Waits for a value; where it does not come, the error log is shown as it is then.
+    pub fn wait_for<T>(&self, what: &str, ready: impl FnMut() -> Option<T>) -> T {
+        try_for(PATIENCE, ready)
+            .unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain: {what}\n{}", self.log()))
+    }
+
+    /// Waits until the error log has these words this many times.
     pub fn wait_for_log(&self, words: &str, times: usize) {
-        let enough = || (self.log().matches(words).count() >= times).then_some(());
-        wait_for(&format!("{words:?} in the log\n{}", self.log()), PATIENCE, enough);
+        self.wait_for(&format!("{times} times {words:?} in the log"), || {
+            (self.log().matches(words).count() >= times).then_some(())
+        });
     }
 
     /// The address on a port.
@@ -158,12 +163,12 @@ impl Server {
             let answer = Connection::open(self.address(port), PATIENCE).ok()?.get("test", "/").ok()?;
             (answer.text() == body).then_some(())
         };
-        wait_for(&format!("port {port} answers {body:?}\n{}", self.log()), PATIENCE, answers);
+        self.wait_for(&format!("port {port} answers {body:?}"), answers);
     }
 
     /// Waits until a process is gone.
     pub fn wait_for_end(&self, pid: u32) {
-        wait_for(&format!("the end of {pid}\n{}", self.log()), PATIENCE, || (!is_alive(pid)).then_some(()));
+        self.wait_for(&format!("the end of {pid}"), || (!is_alive(pid)).then_some(()));
     }
 }
 
@@ -173,7 +178,7 @@ impl Drop for Server {
             let Some(pid) = text_of(&self.path(name)).trim_end().parse().ok() else { continue };
             let group: Vec<u32> = children(pid).into_iter().chain([pid]).collect();
             let _ = send(pid, Signal::TERM);
-            for _ in 0..300 {
+            for _ in 0..1000 {
                 if !is_alive(pid) {
                     break;
                 }

@@ -37,6 +37,39 @@ fn an_end_behind_what_was_written_is_a_frame_of_its_own() {
     assert_eq!(summary(&server.connection.output), ["DATA 1 0 end"]);
 }
 
+/// Some of it may have left, its frames' headers with it.
+#[test]
+fn what_is_being_written_stays_as_it_is() {
+    let mut server = Server::new(Limits::default());
+    server.answers = false;
+    server.feed(&get(1));
+    let connection = &mut server.connection;
+    respond(connection, 1);
+    connection.send(1, b"hel", 8192);
+    // Not yet.
+    connection.send(1, b"lo", 8192);
+    connection.output_offered();
+    let offered = connection.output.clone();
+    connection.send(1, b" world", 8192);
+    connection.send(1, b"!", 8192);
+    assert_eq!(connection.output[..offered.len()], offered);
+    assert_eq!(summary(&connection.output), ["HEADERS 1", "DATA 1 5", "DATA 1 7"]);
+    connection.output_offered();
+    let offered = connection.output.clone();
+    connection.finish(1, &Fields::new());
+    assert_eq!(connection.output[..offered.len()], offered);
+    assert_eq!(summary(&connection.output), ["HEADERS 1", "DATA 1 5", "DATA 1 7", "DATA 1 0 end"]);
+    // What comes behind all that was written can be changed again.
+    connection.output_written();
+    server.feed(&get(3));
+    let connection = &mut server.connection;
+    respond(connection, 3);
+    connection.send(3, b"a", 8192);
+    connection.send(3, b"b", 8192);
+    connection.finish(3, &Fields::new());
+    assert_eq!(summary(&connection.output), ["HEADERS 3", "DATA 3 2 end"]);
+}
+
 #[test]
 fn trailers_end_a_stream() {
     let mut server = Server::new(Limits::default());

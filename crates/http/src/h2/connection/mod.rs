@@ -118,7 +118,7 @@ struct Block {
 
 /// One side of a connection.
 pub struct Connection {
-    /// What is to be written, in order.
+    /// What is to be written, in order. [`Connection::output_offered`] says when it is.
     pub output: Vec<u8>,
     /// How request heads are read.
     pub options: HeadOptions,
@@ -149,6 +149,8 @@ pub struct Connection {
     owed_bytes: u32,
     /// How many bytes were written before those in the output.
     output_base: u64,
+    /// How many bytes of the output are being written.
+    offered_bytes: usize,
     idle_frames: Bucket,
     broken_streams: Bucket,
     /// Window updates that data has paid for.
@@ -219,6 +221,7 @@ impl Connection {
             receive_window: i64::from(limits.connection_window_bytes.max(frame::WINDOW_BYTES_DEFAULT)),
             owed_bytes: 0,
             output_base: 0,
+            offered_bytes: 0,
             idle_frames: Bucket::default(),
             broken_streams: Bucket::default(),
             paid_updates: 0,
@@ -347,8 +350,21 @@ impl Connection {
         self.output.len() < self.limits.output_bytes_max
     }
 
+    /// Says that the output up to here is being written: some of it may be on its way. Frames in it are not changed any
+    /// more, what follows goes into frames of its own.
+    pub fn output_offered(&mut self) {
+        self.offered_bytes = self.output.len();
+    }
+
+    /// Where in the output a frame is that may still be changed. `at` is its place among all bytes ever written.
+    fn changeable(&self, at: u64) -> Option<usize> {
+        let at = usize::try_from(at.checked_sub(self.output_base)?).ok()?;
+        (at >= self.offered_bytes).then_some(at)
+    }
+
     /// Says that the output up to here was written.
     pub fn output_written(&mut self) {
+        self.offered_bytes = 0;
         self.output_base += self.output.len() as u64;
         self.output.clear();
         if self.output.capacity() > 2 * self.limits.output_bytes_max {

@@ -135,11 +135,8 @@ impl Connection {
 
     /// Makes the frame longer that the output ends with, if it is one of this body; returns by how much.
     fn join(&mut self, id: u32, bytes: &[u8], frame_bytes_max: usize) -> usize {
-        let base = self.output_base;
-        let Some(at) = self.stream(id).and_then(|stream| stream.last_frame?.checked_sub(base)) else {
-            return 0;
-        };
-        let at = at as usize;
+        let last_frame = self.stream(id).and_then(|stream| stream.last_frame);
+        let Some(at) = last_frame.and_then(|at| self.changeable(at)) else { return 0 };
         let Some(header) = self.output.get(at..).and_then(FrameHeader::parse) else { return 0 };
         if header.kind != kind::DATA || at + frame::HEADER_BYTES + header.length != self.output.len() {
             return 0;
@@ -207,7 +204,7 @@ impl Connection {
         let malformed = stream.malformed.is_some();
         stream.local_ended = true;
         let last_frame = stream.last_frame.take();
-        let in_output = last_frame.and_then(|at| at.checked_sub(self.output_base));
+        let changeable = last_frame.and_then(|at| self.changeable(at));
         if !trailers.is_empty() {
             let start = self.output.len();
             let mut head = self.begin_head(id);
@@ -216,7 +213,7 @@ impl Connection {
             }
             head.finish(false);
             self.set_end_stream(start);
-        } else if let Some(at) = in_output.and_then(|at| usize::try_from(at).ok()) {
+        } else if let Some(at) = changeable {
             self.set_end_stream(at);
         } else {
             FrameHeader { length: 0, kind: kind::DATA, flags: flag::END_STREAM, stream: id }
