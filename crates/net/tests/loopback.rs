@@ -26,7 +26,7 @@ fn joinable(task: impl Future<Output = ()> + 'static) -> oneshot::Receiver<()> {
 }
 
 fn soon() -> Deadline {
-    Deadline::after(Duration::from_secs(10))
+    Deadline::after(Duration::from_secs(60))
 }
 
 fn listener() -> (Arc<OwnedFd>, Address) {

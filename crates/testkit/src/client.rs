@@ -11,7 +11,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// How long anything may take that a spec waits for.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long more than the expected responses is waited for, where the server does not close.
 const AFTERMATH: Duration = Duration::from_millis(100);

@@ -147,8 +147,9 @@ fn failures_speak_nginx() {
             true
         })
         .await;
+        let patient = Resolver::new(listed(server));
         let timeout = Duration::from_millis(300);
-        let resolver = Resolver::new(ResolverSettings { timeout, ..listed(server) });
+        let hasty = Resolver::new(ResolverSettings { timeout, ..listed(server) });
         for (name, expected) in [
             ("missing.example", "3: Host not found"),
             ("empty.example", "3: Host not found"),
@@ -159,10 +160,11 @@ fn failures_speak_nginx() {
             ("silent.example", "110: Operation timed out"),
             ("not..a.name", "3: Host not found"),
         ] {
+            let resolver = if name == "silent.example" { &hasty } else { &patient };
             let error = resolver.lookup(name.as_bytes()).await.expect_err(name);
             assert_eq!(error.to_string(), expected, "{name}");
         }
-        assert_eq!(resolver.lookup(b"\xff").await, Err(ResolveError::HostNotFound));
+        assert_eq!(patient.lookup(b"\xff").await, Err(ResolveError::HostNotFound));
     });
 }
 
