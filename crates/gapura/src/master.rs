@@ -176,7 +176,9 @@ impl Master {
 
     /// Waits for a signal, a word of a worker, or somebody who asks for a reload.
     fn wait(&mut self) {
-        let next = [self.respawn_at, self.terminating].into_iter().flatten().min();
+        // What came while something else was waited for is not announced again.
+        let at_once = (!self.pending.is_empty()).then(Instant::now);
+        let next = [self.respawn_at, self.terminating, at_once].into_iter().flatten().min();
         let patience = next.map(|at| at.saturating_duration_since(Instant::now()));
         let mut polled = vec![self.signals.as_fd()];
         polled.extend(self.control.as_ref().map(AsFd::as_fd));

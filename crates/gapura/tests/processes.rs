@@ -309,6 +309,37 @@ fn shutting_down_takes_no_longer_than_it_may() {
     assert!(started.elapsed() < Duration::from_secs(30));
 }
 
+/// A worker that is stopped keeps the master waiting for its answer to a configuration.
+#[test]
+fn signals_that_come_during_a_reload_are_not_forgotten() {
+    if !is_gapura() {
+        return;
+    }
+    let server = Server::started("nginx", &answering("a"));
+    let (master, worker) = (server.master(), server.worker());
+    send(worker, Signal::STOP).unwrap();
+    server.write(&answering("b"));
+    server.signal(Signal::HUP);
+    server.wait_for_log(": reconfiguring\n", 1);
+    server.write(&answering("c"));
+    server.signal(Signal::HUP);
+    server.wait_for("the master has taken the signal", || {
+        let waiting = status_line(master, "ShdPnd");
+        waiting.bytes().all(|byte| byte == b'0').then_some(())
+    });
+    send(worker, Signal::CONT).unwrap();
+    server.wait_for_log(": reconfigured\n", 2);
+    assert_eq!(server.body(8080), "c");
+    // One that tells it to end is heard at once, and ends the worker, too.
+    send(worker, Signal::STOP).unwrap();
+    server.signal(Signal::HUP);
+    server.wait_for_log(": reconfiguring\n", 3);
+    server.signal(Signal::TERM);
+    server.wait_for_end(master);
+    assert!(!is_alive(worker));
+    server.wait_for_log("told to end while the configuration was being taken", 1);
+}
+
 #[test]
 fn logs_are_opened_anew_and_given_to_the_worker() {
     let server = Server::started("nginx", &answering("a"));
