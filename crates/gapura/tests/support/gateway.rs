@@ -47,8 +47,13 @@ impl Drop for Running {
         let _ = send(self.0.id(), Signal::TERM);
         while matches!(self.0.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
+                // Workers outlive a master that is killed.
+                let children = super::server::children(self.0.id());
                 let _ = self.0.kill();
                 let _ = self.0.wait();
+                for child in children {
+                    let _ = send(child, Signal::KILL);
+                }
                 return;
             }
             thread::sleep(Duration::from_millis(10));
