@@ -128,8 +128,9 @@ fn copy_header(request: &mut Request<'_>, call: &Call, name: &[u8], value: &[u8]
     let lower = match lower.get_mut(..name.len()) {
         Some(slot) => {
             slot.copy_from_slice(name);
-            slot.make_ascii_lowercase();
-            &*slot
+            // All of it, a fixed number of bytes, which takes less than fewer.
+            lower.make_ascii_lowercase();
+            &lower[..name.len()]
         }
         // No header with a meaning here is that long.
         None => name,
