@@ -29,6 +29,9 @@ use syslog::{Severity, Syslog};
 /// At how many bytes the lines of one turn are written before its end.
 const TURN_BYTES_MAX: usize = 64 * 1024;
 
+/// Most lines have no more than this.
+const LINE_BYTES_USUAL: usize = 512;
+
 /// Seconds between two reports of failure for one log.
 const REPORT_SECONDS: i64 = 60;
 
@@ -96,7 +99,7 @@ impl Log {
     /// severity of the configuration.
     pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
         if let Sink::Syslog(syslog) = &self.0.sink {
-            let mut line = Vec::new();
+            let mut line = Vec::with_capacity(LINE_BYTES_USUAL);
             write(&mut line);
             if let Err(failure) = syslog.send(&line, None) {
                 report(vec![failure]);
