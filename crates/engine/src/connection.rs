@@ -391,6 +391,7 @@ enum Unfinished {
 }
 
 /// Writes down why no request came.
+#[cold]
 fn explain_silence(thread: &Thread, facts: &Facts, stream: &Stream, end: &Result<usize, StreamError>) {
     let (peer, listen) = (facts.peer.host(), &facts.listen);
     let snapshot = thread.snapshot();
@@ -414,6 +415,7 @@ fn explain_silence(thread: &Thread, facts: &Facts, stream: &Stream, end: &Result
 }
 
 /// A head that will never be whole: logged with a status, not answered.
+#[cold]
 fn unfinished(request: &mut Request<'_>, why: Unfinished) {
     request.action = reading(&request.head);
     let status = match why {
@@ -537,6 +539,7 @@ fn reading(head: &RequestHead) -> &'static str {
 }
 
 /// A head that cannot be served: logged, answered, and the connection ends.
+#[cold]
 fn refused(request: &mut Request<'_>, h1: &mut H1, refusal: Refusal) -> Flow {
     request.action = reading(&request.head);
     request.log_error(Level::Info, format_args!("{}", refusal.message));

@@ -133,6 +133,7 @@ fn is_unanswered(request: &Request<'_>, status: Status) -> bool {
         || matches!(status, Status::CLOSE | Status::CLIENT_CLOSED_REQUEST | Status::REQUEST_TIME_OUT)
 }
 
+#[cold]
 fn unanswered(request: &mut Request<'_>, status: Status) -> Ending {
     request.response.status = status;
     if status == Status::CLOSE {

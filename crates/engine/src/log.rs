@@ -162,6 +162,7 @@ pub fn level_name(level: Level) -> &'static str {
 
 impl Request<'_> {
     /// Writes a message about this request, with nginx's tail of client, server, request, upstream, host.
+    #[cold]
     pub fn log_error(&self, level: Level, message: std::fmt::Arguments<'_>) {
         // Without an `error_log` around it, a location writes to the main one.
         let own = &self.plan.core.error_log;

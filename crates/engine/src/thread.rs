@@ -355,6 +355,7 @@ impl Thread {
     }
 
     /// Writes a message that belongs to no request, to the main error log.
+    #[cold]
     pub fn log(&self, snapshot: &Snapshot, level: Level, connection: Option<u64>, message: Arguments<'_>) {
         if !wanted(&snapshot.error_log, level) {
             return;

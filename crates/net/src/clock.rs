@@ -19,35 +19,31 @@ pub struct Wall {
     pub millis: u32,
 }
 
-#[derive(Clone, Copy)]
-struct Reading {
-    monotonic_ms: u64,
-    wall: Wall,
-}
-
 thread_local! {
     static HOOKED: Cell<bool> = const { Cell::new(false) };
     static TURN: Cell<u64> = const { Cell::new(0) };
     static IS_FRESH: Cell<bool> = const { Cell::new(false) };
-    static READING: Cell<Reading> = const {
-        Cell::new(Reading { monotonic_ms: 0, wall: Wall { seconds: 0, millis: 0 } })
-    };
+    static MONOTONIC_MS: Cell<u64> = const { Cell::new(0) };
+    static WALL: Cell<Wall> = const { Cell::new(Wall { seconds: 0, millis: 0 }) };
     static TEXTS: RefCell<Texts> = const { RefCell::new(Texts::EMPTY) };
 }
 
 /// Milliseconds of a clock that never goes back; its zero has no meaning.
 pub fn now_ms() -> u64 {
-    reading().monotonic_ms
+    keep_fresh();
+    MONOTONIC_MS.get()
 }
 
 /// The time of day.
 pub fn wall() -> Wall {
-    reading().wall
+    keep_fresh();
+    WALL.get()
 }
 
 /// Reads the system's clocks now, and returns the monotonic milliseconds.
 pub fn refresh() -> u64 {
-    read_system().monotonic_ms
+    read_system();
+    MONOTONIC_MS.get()
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7) for the present second.
@@ -110,20 +106,21 @@ pub(crate) fn set_hooked(hooked: bool) {
     IS_FRESH.set(false);
 }
 
-fn reading() -> Reading {
-    if IS_FRESH.get() { READING.get() } else { read_system() }
+fn keep_fresh() {
+    if !IS_FRESH.get() {
+        read_system();
+    }
 }
 
-fn read_system() -> Reading {
+/// Once a turn: kept out of the many places that look.
+#[cold]
+#[inline(never)]
+fn read_system() {
     let monotonic = clock_gettime(ClockId::Monotonic);
     let real = clock_gettime(ClockId::Realtime);
-    let reading = Reading {
-        monotonic_ms: monotonic.tv_sec.unsigned_abs() * 1000 + monotonic.tv_nsec.unsigned_abs() / 1_000_000,
-        wall: Wall { seconds: real.tv_sec, millis: (real.tv_nsec / 1_000_000) as u32 },
-    };
-    READING.set(reading);
+    MONOTONIC_MS.set(monotonic.tv_sec.unsigned_abs() * 1000 + monotonic.tv_nsec.unsigned_abs() / 1_000_000);
+    WALL.set(Wall { seconds: real.tv_sec, millis: (real.tv_nsec / 1_000_000) as u32 });
     IS_FRESH.set(HOOKED.get());
-    reading
 }
 
 #[derive(Clone, Copy)]
@@ -344,12 +341,12 @@ mod tests {
         set_hooked(true);
         turn_began();
         let first = wall();
-        READING.set(Reading { monotonic_ms: 1, wall: Wall { seconds: 1, millis: 0 } });
+        WALL.set(Wall { seconds: 1, millis: 0 });
         assert_eq!(wall().seconds, 1, "the cache answers within the turn");
         turn_began();
         assert!(wall() >= first, "a new turn asks the system");
         set_hooked(false);
-        READING.set(Reading { monotonic_ms: 1, wall: Wall { seconds: 1, millis: 0 } });
+        WALL.set(Wall { seconds: 1, millis: 0 });
         assert!(wall() >= first, "and so does each look on a thread without turns");
     }
 }

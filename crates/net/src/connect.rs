@@ -117,6 +117,7 @@ pub async fn connect(
     Ok(stream)
 }
 
+#[cold]
 fn failed(step: ConnectStep, errno: Errno) -> ConnectError {
     ConnectError { step, errno }
 }

@@ -403,6 +403,7 @@ impl Stream {
     }
 
     /// Why a read failed, as nginx says it. `None`: over TLS a connection that broke counts as one that ended.
+    #[cold]
     pub fn read_failure(&self, errno: Errno) -> Option<String> {
         match &self.layer {
             Layer::Plain => Some(format!("recv() failed ({})", ErrnoMessage(errno))),

@@ -53,6 +53,7 @@ pub async fn call(request: &mut Request<'_>, driver: &mut Driver, call: Box<Call
 }
 
 /// No peer has answered.
+#[cold]
 fn fail(request: &mut Request<'_>, asking: Asking, status: Status) -> Flow {
     request.thread.spare.keep_buffer(asking.call.target);
     request.action = "";

@@ -415,6 +415,7 @@ fn timed_out(request: &Request<'_>) -> Failure {
     Failure::of(NextUpstream::TIMEOUT, Status::GATEWAY_TIME_OUT, Outcome::Failure, true)
 }
 
+#[cold]
 fn broken(request: &Request<'_>, what: &str, errno: Errno) -> Failure {
     request.log_error(Level::Error, format_args!("{what} ({})", ErrnoMessage(errno)));
     if matches!(errno, Errno::TIMEDOUT | Errno::HOSTUNREACH) {

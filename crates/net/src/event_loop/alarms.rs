@@ -5,10 +5,13 @@
 use crate::clock;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::task::Waker;
 
 thread_local! {
-    static ALARMS: RefCell<Alarms> = const { RefCell::new(Alarms { wakers: BTreeMap::new(), next_number: 0 }) };
+    /// Never dropped, so that no look at it has to ask whether it is there still; a loop that ends leaves nothing in it.
+    static ALARMS: ManuallyDrop<RefCell<Alarms>> =
+        const { ManuallyDrop::new(RefCell::new(Alarms { wakers: BTreeMap::new(), next_number: 0 })) };
 }
 
 /// The alarms of a thread.
@@ -20,7 +23,8 @@ struct Alarms {
 
 /// Has somebody woken at a moment of the monotonic clock, milliseconds. Returns the number of the alarm.
 pub(crate) fn set(at_ms: u64, waker: Waker) -> u32 {
-    ALARMS.with_borrow_mut(|alarms| {
+    ALARMS.with(|alarms| {
+        let mut alarms = alarms.borrow_mut();
         loop {
             let number = alarms.next_number;
             alarms.next_number = number.wrapping_add(1);
@@ -35,20 +39,21 @@ pub(crate) fn set(at_ms: u64, waker: Waker) -> u32 {
 /// Has somebody else woken by an alarm that was set.
 pub(crate) fn redirect(at_ms: u64, number: u32, waker: &Waker) {
     let waker = waker.clone();
-    let _old = ALARMS.with_borrow_mut(|alarms| {
+    let _old = ALARMS.with(|alarms| {
+        let mut alarms = alarms.borrow_mut();
         alarms.wakers.get_mut(&(at_ms, number)).map(|current| std::mem::replace(current, waker))
     });
 }
 
 /// Takes an alarm back. One that has rung is gone.
 pub(crate) fn remove(at_ms: u64, number: u32) {
-    // Nothing is held any more when the waker is dropped, and nothing is there where the thread itself ends.
-    let _old = ALARMS.try_with(|alarms| alarms.borrow_mut().wakers.remove(&(at_ms, number)));
+    // Nothing is held any more when the waker is dropped.
+    let _old = ALARMS.with(|alarms| alarms.borrow_mut().wakers.remove(&(at_ms, number)));
 }
 
 /// The moment of the next one.
 pub(super) fn next_ms() -> Option<u64> {
-    ALARMS.with_borrow(|alarms| alarms.wakers.first_key_value().map(|((at_ms, _), _)| *at_ms))
+    ALARMS.with(|alarms| alarms.borrow().wakers.first_key_value().map(|((at_ms, _), _)| *at_ms))
 }
 
 /// Wakes all whose moment has come.
@@ -58,7 +63,8 @@ pub(super) fn ring() {
     if first_ms > now_ms {
         return;
     }
-    let due = ALARMS.with_borrow_mut(|alarms| {
+    let due = ALARMS.with(|alarms| {
+        let mut alarms = alarms.borrow_mut();
         let later = alarms.wakers.split_off(&(now_ms + 1, 0));
         std::mem::replace(&mut alarms.wakers, later)
     });

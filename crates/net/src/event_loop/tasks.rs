@@ -9,6 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -29,16 +30,21 @@ thread_local! {
     /// The home of this thread's tasks, while its loop runs; for comparing alone.
     static HOME: Cell<*const Home> = const { Cell::new(ptr::null()) };
     static BUDGET_LEFT: Cell<u32> = const { Cell::new(BUDGET) };
-    static TABLE: RefCell<Table> = const {
-        RefCell::new(Table {
+    /// Never dropped, so that no look at it has to ask whether it is there still; a loop that ends empties it.
+    static TABLE: ManuallyDrop<RefCell<Table>> = const {
+        ManuallyDrop::new(RefCell::new(Table {
             slots: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
             deferred: Vec::new(),
             main_is_ready: false,
             home: None,
-        })
+        }))
     };
+}
+
+fn with_table<T>(work: impl FnOnce(&mut Table) -> T) -> T {
+    TABLE.with(|table| work(&mut table.borrow_mut()))
 }
 
 /// All tasks of a thread.
@@ -94,9 +100,8 @@ impl Wake for Call {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // A thread that ends has no home any more.
-        if HOME.try_with(Cell::get).is_ok_and(|home| ptr::eq(home, Arc::as_ptr(&self.home))) {
-            let _ = TABLE.try_with(|table| table.borrow_mut().make_ready(self.number));
+        if ptr::eq(HOME.get(), Arc::as_ptr(&self.home)) {
+            with_table(|table| table.make_ready(self.number));
         } else if !self.is_posted.swap(true, Ordering::AcqRel) {
             self.home.post(self.clone());
         }
@@ -214,7 +219,7 @@ impl Tasks {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let home = Arc::new(Home { posted: Mutex::default(), bell });
         HOME.set(Arc::as_ptr(&home));
-        TABLE.with_borrow_mut(|table| {
+        with_table(|table| {
             table.home = Some(home.clone());
             table.main_is_ready = true;
         });
@@ -233,7 +238,7 @@ impl Tasks {
     /// Makes those ready that other threads have woken.
     pub(super) fn answer_bell(&self) {
         let posted = std::mem::take(&mut *self.0.posted());
-        TABLE.with_borrow_mut(|table| {
+        with_table(|table| {
             for call in posted {
                 // Who called before this is seen by the task (a plain write would not be ordered with what the task reads);
                 // who calls after it posts anew.
@@ -248,7 +253,7 @@ impl Drop for Tasks {
     /// Drops all tasks, and those that they start meanwhile.
     fn drop(&mut self) {
         loop {
-            let futures: Vec<LocalFuture> = TABLE.with_borrow_mut(|table| {
+            let futures: Vec<LocalFuture> = with_table(|table| {
                 let numbers = 0..table.slots.len();
                 numbers
                     .filter_map(|number| {
@@ -264,7 +269,7 @@ impl Drop for Tasks {
             futures.into_iter().for_each(drop_task);
         }
         HOME.set(ptr::null());
-        let slots = TABLE.with_borrow_mut(|table| {
+        let slots = with_table(|table| {
             table.home = None;
             table.free = Vec::new();
             table.ready = VecDeque::new();
@@ -278,17 +283,17 @@ impl Drop for Tasks {
 
 /// Is it the main future's turn? Asked once for each time it was woken.
 pub(super) fn take_main() -> bool {
-    TABLE.with_borrow_mut(|table| std::mem::take(&mut table.main_is_ready))
+    with_table(|table| std::mem::take(&mut table.main_is_ready))
 }
 
 /// Is anybody to be polled at once?
 pub(super) fn any_ready() -> bool {
-    TABLE.with_borrow(|table| table.main_is_ready || !table.ready.is_empty() || !table.deferred.is_empty())
+    with_table(|table| table.main_is_ready || !table.ready.is_empty() || !table.deferred.is_empty())
 }
 
 /// Those who let the kernel be asked first have their turn now.
 pub(super) fn resume_deferred() {
-    TABLE.with_borrow_mut(|table| {
+    with_table(|table| {
         let deferred = std::mem::take(&mut table.deferred);
         table.ready.extend(&deferred);
         table.deferred = deferred;
@@ -298,11 +303,11 @@ pub(super) fn resume_deferred() {
 
 /// Polls the next task that is ready; false where none is.
 pub(super) fn poll_next() -> bool {
-    let Some((number, mut future, waker)) = TABLE.with_borrow_mut(Table::take_next) else { return false };
+    let Some((number, mut future, waker)) = with_table(Table::take_next) else { return false };
     allow_full_budget();
     let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))));
     let is_over = !matches!(polled, Ok(Poll::Pending));
-    let spent = TABLE.with_borrow_mut(|table| table.put_back(number, waker, future, is_over));
+    let spent = with_table(|table| table.put_back(number, waker, future, is_over));
     if let Some(future) = spent {
         drop_task(future);
     }
@@ -316,12 +321,11 @@ fn drop_task(future: LocalFuture) {
 
 /// Starts a task; none on a thread whose loop does not run.
 pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) -> Option<Task> {
-    let is_running = HOME.try_with(|home| !home.get().is_null());
-    if is_running != Ok(true) {
+    if HOME.get().is_null() {
         return None;
     }
     let future: LocalFuture = Box::pin(future);
-    TABLE.with_borrow_mut(|table| table.add(future))
+    with_table(|table| table.add(future))
 }
 
 /// A task that was started. It goes on where this is dropped.
@@ -334,27 +338,27 @@ pub struct Task {
 impl Task {
     /// Ends the task now, on the thread that it belongs to; where it is being polled, after that.
     pub fn abort(&self) {
-        let _ = TABLE
-            .try_with(|table| {
-                let mut table = table.borrow_mut();
-                let slot = table.slots.get_mut(self.number as usize)?;
-                if slot.generation != self.generation {
-                    return None;
+        let future = with_table(|table| {
+            let slot = table.slots.get_mut(self.number as usize)?;
+            if slot.generation != self.generation {
+                return None;
+            }
+            match slot.phase {
+                Phase::Free | Phase::Aborted => None,
+                Phase::Running => {
+                    slot.phase = Phase::Aborted;
+                    None
                 }
-                match slot.phase {
-                    Phase::Free | Phase::Aborted => None,
-                    Phase::Running => {
-                        slot.phase = Phase::Aborted;
-                        None
-                    }
-                    Phase::Waiting => {
-                        let future = slot.future.take();
-                        table.leave(self.number);
-                        future
-                    }
+                Phase::Waiting => {
+                    let future = slot.future.take();
+                    table.leave(self.number);
+                    future
                 }
-            })
-            .map(|future| future.map(drop_task));
+            }
+        });
+        if let Some(future) = future {
+            drop_task(future);
+        }
     }
 }
 

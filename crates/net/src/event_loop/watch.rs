@@ -8,6 +8,7 @@ use crate::errno::Errno;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -19,7 +20,13 @@ pub(super) const ON_READ: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).u
 const ON_BOTH: EventFlags = ON_READ.union(EventFlags::OUT);
 
 thread_local! {
-    static TABLE: RefCell<Table> = const { RefCell::new(Table { epoll: None, slots: Vec::new(), free: Vec::new() }) };
+    /// Never dropped, so that no look at it has to ask whether it is there still; the last watch after the loop empties it.
+    static TABLE: ManuallyDrop<RefCell<Table>> =
+        const { ManuallyDrop::new(RefCell::new(Table { epoll: None, slots: Vec::new(), free: Vec::new() })) };
+}
+
+fn with_table<T>(work: impl FnOnce(&mut Table) -> T) -> T {
+    TABLE.with(|table| work(&mut table.borrow_mut()))
 }
 
 /// What is watched on a thread.
@@ -57,6 +64,15 @@ struct News {
 pub(crate) enum Direction {
     Read = 0,
     Write = 1,
+}
+
+impl Table {
+    /// Keeps nothing once the loop has ended and nothing is watched any more.
+    fn forget_after_the_loop(&mut self) {
+        if self.epoll.is_none() && self.free.len() == self.slots.len() {
+            (self.slots, self.free) = Default::default();
+        }
+    }
 }
 
 impl News {
@@ -103,7 +119,7 @@ impl Watch {
     }
 
     fn add(descriptor: impl AsFd, flags: EventFlags) -> Result<Watch, Errno> {
-        TABLE.with_borrow_mut(|table| {
+        with_table(|table| {
             let epoll = table.epoll.clone().ok_or(Errno::BADF)?;
             let number = match table.free.pop() {
                 Some(number) => number,
@@ -133,8 +149,7 @@ impl Watch {
 
     /// Ends the watch in the kernel, over a descriptor that stays open.
     pub(crate) fn end(&self, descriptor: impl AsFd) {
-        let epoll = TABLE.try_with(|table| table.borrow().epoll.clone()).ok().flatten();
-        if let Some(epoll) = epoll {
+        if let Some(epoll) = with_table(|table| table.epoll.clone()) {
             // It fails where the loop that watched has ended, and its watches with it.
             let _ = epoll::delete(&*epoll, descriptor);
         }
@@ -143,7 +158,7 @@ impl Watch {
     /// Ready when a read or a write is worth trying; true: the end was reported as well.
     pub(crate) fn poll_ready(&self, cx: &mut Context<'_>, direction: Direction) -> Poll<bool> {
         let mut old = None;
-        let closed = TABLE.with_borrow_mut(|table| {
+        let closed = with_table(|table| {
             let slot = self.slot(table)?;
             if slot.news.any(direction) {
                 return Some(slot.news.closed[direction as usize]);
@@ -168,13 +183,13 @@ impl Watch {
 
     /// Has the kernel reported that a read or a write is worth trying?
     pub(crate) fn is_ready(&self, direction: Direction) -> bool {
-        TABLE.with_borrow_mut(|table| self.slot(table).is_some_and(|slot| slot.news.any(direction)))
+        with_table(|table| self.slot(table).is_some_and(|slot| slot.news.any(direction)))
     }
 
     /// Forgets what was reported, but for the end. Right after an operation that found nothing, or not enough: the thread
     /// has not asked the kernel since.
     pub(crate) fn clear(&self, direction: Direction) {
-        TABLE.with_borrow_mut(|table| {
+        with_table(|table| {
             if let Some(slot) = self.slot(table) {
                 slot.news.ready[direction as usize] = false;
             }
@@ -188,12 +203,13 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let _left = TABLE.try_with(|table| {
-            let mut table = table.borrow_mut();
-            let slot = self.slot(&mut table)?;
+        // Nothing of the table is held while wakers are dropped.
+        let _left = with_table(|table| {
+            let slot = self.slot(table)?;
             slot.generation = slot.generation.wrapping_add(1);
             let sides = std::mem::take(&mut slot.sides);
             table.free.push(self.number);
+            table.forget_after_the_loop();
             Some(sides)
         });
     }
@@ -204,14 +220,17 @@ pub(super) struct Watching;
 
 impl Watching {
     pub(super) fn begin(epoll: Rc<OwnedFd>) -> Watching {
-        TABLE.with_borrow_mut(|table| table.epoll = Some(epoll));
+        with_table(|table| table.epoll = Some(epoll));
         Watching
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        TABLE.with_borrow_mut(|table| table.epoll = None);
+        with_table(|table| {
+            table.epoll = None;
+            table.forget_after_the_loop();
+        });
     }
 }
 
@@ -219,7 +238,7 @@ impl Drop for Watching {
 pub(super) fn report(key: u64, flags: EventFlags) {
     let (number, generation) = (key as u32, (key >> 32) as u32);
     let news = News::of(flags);
-    let waiting = TABLE.with_borrow_mut(|table| {
+    let waiting = with_table(|table| {
         let slot = table.slots.get_mut(number as usize).filter(|slot| slot.generation == generation)?;
         let mut wakers = [None, None];
         for direction in [Direction::Read, Direction::Write] {
@@ -236,7 +255,7 @@ pub(super) fn report(key: u64, flags: EventFlags) {
         // Called while nothing of the table is held, and put back for the next wait.
         let Some(waker) = waker else { continue };
         waker.wake_by_ref();
-        let left = TABLE.with_borrow_mut(|table| {
+        let left = with_table(|table| {
             let slot = table.slots.get_mut(number as usize).filter(|slot| slot.generation == generation);
             match slot {
                 Some(slot) if slot.sides[at].waker.is_none() => slot.sides[at].waker.replace(waker),
