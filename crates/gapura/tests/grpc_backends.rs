@@ -94,11 +94,11 @@ fn serve(mut stream: TcpStream, script: &Script, seen: &Seen) -> Option<()> {
     }
 }
 
-/// The gateway, patient for a second.
+/// The gateway, patient for a few seconds.
 fn gateway(back_end: SocketAddr) -> Server {
     let conf = format!(
         "error_log error.log info; pid nginx.pid; worker_processes 1;\nevents {{ }}\n\
-         http {{ access_log access.log; client_body_temp_path body; grpc_read_timeout 1s; grpc_send_timeout 1s;\n\
+         http {{ access_log access.log; client_body_temp_path body; grpc_read_timeout 3s; grpc_send_timeout 3s;\n\
          server {{ listen %HOST%:8080; http2 on; location = / {{ return 200 a; }}\n\
          location /call {{ grpc_pass {back_end}; }}\n\
          location /stored {{ client_body_buffer_size 1k; proxy_http_version 2; proxy_pass http://{back_end};\n\

@@ -47,12 +47,12 @@ http {
         http2 on;
         http2_body_preread_size 1k;
         http2_chunk_size 2;
-        keepalive_min_timeout 5s;
+        keepalive_min_timeout 10s;
         location = /hello { return 200 hello; }
         location = /larger { http2_chunk_size 4; return 200 hello; }
     }
-    server { listen %HOST%:8082; http2 on; keepalive_timeout 1s; client_header_timeout 1s; }
-    server { listen %HOST%:8086; http2 on; client_header_timeout 1s; location / { return 200 a; } }
+    server { listen %HOST%:8082; http2 on; keepalive_timeout 2s; client_header_timeout 2s; }
+    server { listen %HOST%:8086; http2 on; client_header_timeout 3s; location / { return 200 a; } }
     server { listen %HOST%:8085; http2 on; keepalive_timeout 0; location / { return 200 a; } }
 }
 ";
