@@ -49,8 +49,9 @@ fn a_request_makes_no_more_calls_than_its_budget() {
             total <= budget * COUNTED_REQUESTS + STRAY_CALLS_MAX,
             "{path}: {total} calls in {COUNTED_REQUESTS} requests, {budget} a request are allowed: {calls:?}"
         );
-        // Nothing was missed either: each request is read at least.
-        assert!(total >= 2 * COUNTED_REQUESTS, "{path}: {calls:?}");
+        // Nothing was missed either: each request is read and answered at least. The last answer may be here before its
+        // call has ended, which is when strace counts it.
+        assert!(total + 1 >= 2 * COUNTED_REQUESTS, "{path}: {calls:?}");
     }
 }
 
