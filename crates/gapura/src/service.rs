@@ -17,6 +17,7 @@ use net::accept::Acceptor;
 use net::errno::{Errno, ErrnoMessage};
 use net::listen::Listener;
 use net::log::file::LogFile;
+use net::log::syslog::Severity;
 use net::thread::{Mailbox, Sender, Task, aside, mailbox, spawn_local};
 use net::timer::{Deadline, Timer};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -324,8 +325,8 @@ async fn thread(serving: Rc<engine::thread::Thread>, mine: Mine, mut orders: Mai
     let logging = Rc::downgrade(&serving);
     net::log::on_failure(move |failure| {
         if let Some(serving) = logging.upgrade() {
-            let message = format_args!("{failure} while logging request");
-            serving.log(&serving.snapshot(), Level::Alert, None, message);
+            let level = if failure.severity == Severity::Error { Level::Error } else { Level::Alert };
+            serving.log(&serving.snapshot(), level, None, format_args!("{failure}"));
         }
     });
     loop {

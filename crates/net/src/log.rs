@@ -65,22 +65,23 @@ pub struct Buffering {
     pub gzip_level: Option<u32>,
 }
 
-/// A log that could not be written. Displayed in nginx's words, with the error number where there is one:
-/// `write() to "/var/log/a.log" failed (28: No space left on device)`.
+/// A log that could not be written. Displayed in nginx's words, with the error number:
+/// `write() to "/var/log/a.log" failed (28: No space left on device) while logging request`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFailure {
     /// The call and its object, `write() to "/var/log/a.log"`.
     pub what: String,
-    /// What failed; without a number, only a part was written.
-    pub errno: Option<Errno>,
+    /// What failed.
+    pub errno: Errno,
+    /// When: `while logging request`.
+    pub during: String,
+    /// How grave nginx takes it.
+    pub severity: Severity,
 }
 
 impl fmt::Display for LogFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.errno {
-            Some(errno) => write!(out, "{} failed ({})", self.what, ErrnoMessage(errno)),
-            None => write!(out, "{} was incomplete", self.what),
-        }
+        write!(out, "{} failed ({}) {}", self.what, ErrnoMessage(self.errno), self.during)
     }
 }
 

@@ -210,7 +210,7 @@ fn a_full_disk_is_reported_once_and_stops_nothing() {
             end_of_turn().await;
         }
     });
-    let expected = "write() to \"/dev/full\" failed (28: No space left on device)\n";
+    let expected = "write() to \"/dev/full\" failed (28: No space left on device) while logging request\n";
     assert_eq!(next(&receiver).as_deref(), Some(expected), "written in the turn in which it failed");
     assert_eq!(*reports.borrow(), 1);
 }
@@ -238,13 +238,18 @@ fn syslog_gets_one_datagram_per_line() {
     let log = Log::new(Sink::Syslog(Syslog::new(Address::unix(bytes(&path)), parameters)), None);
     let failures = Rc::new(RefCell::new(Vec::new()));
     let told = failures.clone();
-    on_failure(move |failure| told.borrow_mut().push(failure.to_string()));
+    on_failure(move |failure| told.borrow_mut().push((failure.severity, failure.to_string())));
+    let tail = format!("while logging to syslog, server: unix:{}", path.display());
     append(&log, b"nobody listens");
-    assert_eq!(failures.borrow().len(), 1);
-    assert!(failures.borrow()[0].contains("(2: No such file or directory)"), "{:?}", failures.borrow());
+    let missing = format!("connect() failed (2: No such file or directory) {tail}");
+    assert_eq!(*failures.borrow(), [(Severity::Alert, missing)]);
     let server = UnixDatagram::bind(&path).expect("the folder is writable");
     append(&log, b"now it does");
     assert!(next(&server).expect("it was sent").ends_with("now it does"));
+    drop(server);
+    append(&log, b"no more");
+    let gone = format!("send() failed (111: Connection refused) {tail}");
+    assert_eq!(failures.borrow()[1..], [(Severity::Error, gone)]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Log files: opened by path or handed over, shared by all logs that name the path, opened anew on request.
 
+use super::syslog::Severity;
 use super::{LogFailure, REPORT_SECONDS, now_seconds};
 use crate::errno::Errno;
 use crate::file::FileError;
@@ -83,7 +84,12 @@ impl LogFile {
         if now - self.reported_at.swap(now, Ordering::Relaxed) < REPORT_SECONDS {
             return Ok(());
         }
-        Err(LogFailure { what: format!("write() to \"{}\"", BStr::new(&self.path)), errno: Some(errno) })
+        Err(LogFailure {
+            what: format!("write() to \"{}\"", BStr::new(&self.path)),
+            errno,
+            during: "while logging request".to_owned(),
+            severity: Severity::Alert,
+        })
     }
 }
 

@@ -171,7 +171,13 @@ impl Syslog {
     }
 
     fn failure(&self, call: &'static str, errno: Errno) -> LogFailure {
-        LogFailure { what: format!("{call} to syslog server {}", self.address), errno: Some(errno) }
+        LogFailure {
+            what: call.to_owned(),
+            errno,
+            during: format!("while logging to syslog, server: {}", self.address),
+            // A server that is not there right now is none of this machine's faults.
+            severity: if call == "send()" { Severity::Error } else { Severity::Alert },
+        }
     }
 
     fn open(&self) -> Result<OwnedFd, (&'static str, Errno)> {
