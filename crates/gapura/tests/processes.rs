@@ -14,7 +14,7 @@ use support::gateway::{is_gapura, send};
 use support::server::{
     PATIENCE, Server, answering, children, is_alive, is_root, log_text, status_line, title,
 };
-use support::{free_port, text_of, wait_for};
+use support::{free_port, text_of, try_for, wait_for};
 
 #[test]
 fn a_start_leaves_a_daemon_with_titles_and_a_pid_file() {
@@ -487,7 +487,13 @@ fn nothing_piles_up_over_reloads() {
     }
     // What the first reload replaced may still have been open when it was counted.
     let no_more = || (open(master) <= before.0 && open(worker) <= before.1).then_some(());
-    wait_for("nothing more is open than before", PATIENCE, no_more);
+    if try_for(PATIENCE, no_more).is_none() {
+        let shown = |pid: u32| {
+            let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+            entries.filter_map(|entry| fs::read_link(entry.path()).ok()).collect::<Vec<_>>()
+        };
+        panic!("{before:?}, and now {:?}\n{:?}\n{}", shown(master), shown(worker), server.log());
+    }
 }
 
 #[test]
