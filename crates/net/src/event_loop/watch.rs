@@ -236,32 +236,32 @@ impl Drop for Watching {
 
 /// The kernel has news of a descriptor: remembered, and told to those who wait.
 pub(super) fn report(key: u64, flags: EventFlags) {
-    let (number, generation) = (key as u32, (key >> 32) as u32);
     let news = News::of(flags);
+    for direction in [Direction::Read, Direction::Write] {
+        if news.any(direction) {
+            report_to(key, news, direction);
+        }
+    }
+}
+
+fn report_to(key: u64, news: News, direction: Direction) {
+    let at = direction as usize;
+    let (number, generation) = (key as u32, (key >> 32) as u32);
     let waiting = with_table(|table| {
         let slot = table.slots.get_mut(number as usize).filter(|slot| slot.generation == generation)?;
-        let mut wakers = [None, None];
-        for direction in [Direction::Read, Direction::Write] {
-            let at = direction as usize;
-            slot.news.ready[at] |= news.ready[at];
-            slot.news.closed[at] |= news.closed[at];
-            if news.any(direction) && std::mem::take(&mut slot.sides[at].waits) {
-                wakers[at] = slot.sides[at].waker.take();
-            }
-        }
-        Some(wakers)
+        slot.news.ready[at] |= news.ready[at];
+        slot.news.closed[at] |= news.closed[at];
+        let side = &mut slot.sides[at];
+        if std::mem::take(&mut side.waits) { side.waker.take() } else { None }
     });
-    for (at, waker) in waiting.into_iter().flatten().enumerate() {
-        // Called while nothing of the table is held, and put back for the next wait.
-        let Some(waker) = waker else { continue };
-        waker.wake_by_ref();
-        let left = with_table(|table| {
-            let slot = table.slots.get_mut(number as usize).filter(|slot| slot.generation == generation);
-            match slot {
-                Some(slot) if slot.sides[at].waker.is_none() => slot.sides[at].waker.replace(waker),
-                _ => Some(waker),
-            }
-        });
-        drop(left);
-    }
+    let Some(waker) = waiting else { return };
+    // Called while nothing of the table is held, and put back for the next wait.
+    waker.wake_by_ref();
+    let _left = with_table(|table| {
+        let slot = table.slots.get_mut(number as usize).filter(|slot| slot.generation == generation);
+        match slot.map(|slot| &mut slot.sides[at].waker) {
+            Some(place @ None) => place.replace(waker),
+            _ => Some(waker),
+        }
+    });
 }
