@@ -65,10 +65,10 @@ pub(crate) fn run<T>(main: impl Future<Output = T>) -> Result<T, Errno> {
 
 /// Waits until something happens, or just looks where tasks are ready; and makes those ready that wait for it.
 fn wait(epoll: &Rc<std::os::fd::OwnedFd>, events: &mut Vec<epoll::Event>, tasks: &Tasks) {
+    log::turn_ended();
     let timeout = if tasks::any_ready() {
         Some(Timespec { tv_sec: 0, tv_nsec: 0 })
     } else {
-        log::turn_ended();
         alarms::next_ms().map(|at_ms| {
             let wait_ms = at_ms.saturating_sub(clock::now_ms()).min(WAIT_MS_MAX);
             Timespec { tv_sec: (wait_ms / 1000) as i64, tv_nsec: (wait_ms % 1000 * 1_000_000) as i64 }

@@ -1,7 +1,7 @@
 //! Where log lines go.
 //!
 //! nginx makes one `write` for every line. Here each thread collects the lines of one turn of its event loop
-//! per log and writes them with one call when the loop is about to wait, or when 64 KB have come together; the
+//! per log and writes them with one call when the turn ends, or when 64 KB have come together; the
 //! file is opened with `O_APPEND`, so that lines of several threads and processes stay whole. `buffer=`,
 //! `flush=` and `gzip=` keep lines longer, as in nginx; messages of error logs are written at once. What a thread
 //! still holds is written when its event loop ends, when the thread ends, and by [`flush_thread`].
@@ -188,7 +188,7 @@ pub fn on_failure(receiver: impl Fn(&LogFailure) + 'static) {
     RECEIVER.set(Some(Rc::new(receiver)));
 }
 
-/// The event loop is about to wait: the lines of this turn go out. Also called before a connection is closed, so that
+/// A turn of the event loop ends: its lines go out. Also called before a connection is closed, so that
 /// who sees its end finds its lines in the logs.
 pub fn turn_ended() {
     if !IS_DIRTY.get() {

@@ -1,7 +1,7 @@
 //! Threads with an event loop of their own, and the mailboxes between them.
 //!
 //! Everything on such a thread stays on it: tasks may hold `Rc` and `RefCell`. The loop tells [`crate::clock`] when a
-//! turn begins, and the logs when the thread is about to wait.
+//! turn begins, and the logs when it ends.
 
 use crate::{clock, event_loop, log, memory};
 use std::future::Future;
