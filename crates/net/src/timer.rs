@@ -1,6 +1,6 @@
 //! One timer per connection, moved as rarely as possible.
 //!
-//! A server sets a time limit before nearly every wait and almost never reaches it. Registering and removing a
+//! A server sets a time limit before nearly every wait and almost never reaches it. Registering and removing an
 //! alarm for each would cost more than the wait itself. So a connection owns one timer: a limit that lies later than the
 //! armed moment leaves it armed, and when it fires early it is armed again for what is left. Only a limit that lies
 //! earlier touches the event loop's alarms.

@@ -14,6 +14,10 @@ thread_local! {
         const { ManuallyDrop::new(RefCell::new(Alarms { wakers: BTreeMap::new(), next_number: 0 })) };
 }
 
+fn with_alarms<T>(work: impl FnOnce(&mut Alarms) -> T) -> T {
+    ALARMS.with(|alarms| work(&mut alarms.borrow_mut()))
+}
+
 /// The alarms of a thread.
 struct Alarms {
     /// By the moment, monotonic milliseconds, and a number that tells those of one moment apart.
@@ -23,8 +27,7 @@ struct Alarms {
 
 /// Has somebody woken at a moment of the monotonic clock, milliseconds. Returns the number of the alarm.
 pub(crate) fn set(at_ms: u64, waker: Waker) -> u32 {
-    ALARMS.with(|alarms| {
-        let mut alarms = alarms.borrow_mut();
+    with_alarms(|alarms| {
         loop {
             let number = alarms.next_number;
             alarms.next_number = number.wrapping_add(1);
@@ -39,8 +42,7 @@ pub(crate) fn set(at_ms: u64, waker: Waker) -> u32 {
 /// Has somebody else woken by an alarm that was set.
 pub(crate) fn redirect(at_ms: u64, number: u32, waker: &Waker) {
     let waker = waker.clone();
-    let _old = ALARMS.with(|alarms| {
-        let mut alarms = alarms.borrow_mut();
+    let _old = with_alarms(|alarms| {
         alarms.wakers.get_mut(&(at_ms, number)).map(|current| std::mem::replace(current, waker))
     });
 }
@@ -48,12 +50,12 @@ pub(crate) fn redirect(at_ms: u64, number: u32, waker: &Waker) {
 /// Takes an alarm back. One that has rung is gone.
 pub(crate) fn remove(at_ms: u64, number: u32) {
     // Nothing is held any more when the waker is dropped.
-    let _old = ALARMS.with(|alarms| alarms.borrow_mut().wakers.remove(&(at_ms, number)));
+    let _old = with_alarms(|alarms| alarms.wakers.remove(&(at_ms, number)));
 }
 
 /// The moment of the next one.
 pub(super) fn next_ms() -> Option<u64> {
-    ALARMS.with(|alarms| alarms.borrow().wakers.first_key_value().map(|((at_ms, _), _)| *at_ms))
+    with_alarms(|alarms| alarms.wakers.first_key_value().map(|((at_ms, _), _)| *at_ms))
 }
 
 /// Wakes all whose moment has come.
@@ -63,8 +65,7 @@ pub(super) fn ring() {
     if first_ms > now_ms {
         return;
     }
-    let due = ALARMS.with(|alarms| {
-        let mut alarms = alarms.borrow_mut();
+    let due = with_alarms(|alarms| {
         let later = alarms.wakers.split_off(&(now_ms + 1, 0));
         std::mem::replace(&mut alarms.wakers, later)
     });

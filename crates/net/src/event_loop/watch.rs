@@ -67,6 +67,11 @@ pub(crate) enum Direction {
 }
 
 impl Table {
+    /// The slot of a watch; none where another has its number by now.
+    fn slot(&mut self, number: u32, generation: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(number as usize).filter(|slot| slot.generation == generation)
+    }
+
     /// Keeps nothing once the loop has ended and nothing is watched any more.
     fn forget_after_the_loop(&mut self) {
         if self.epoll.is_none() && self.free.len() == self.slots.len() {
@@ -197,7 +202,7 @@ impl Watch {
     }
 
     fn slot<'t>(&self, table: &'t mut Table) -> Option<&'t mut Slot> {
-        table.slots.get_mut(self.number as usize).filter(|slot| slot.generation == self.generation)
+        table.slot(self.number, self.generation)
     }
 }
 
@@ -248,7 +253,7 @@ fn report_to(key: u64, news: News, direction: Direction) {
     let at = direction as usize;
     let (number, generation) = (key as u32, (key >> 32) as u32);
     let waiting = with_table(|table| {
-        let slot = table.slots.get_mut(number as usize).filter(|slot| slot.generation == generation)?;
+        let slot = table.slot(number, generation)?;
         slot.news.ready[at] |= news.ready[at];
         slot.news.closed[at] |= news.closed[at];
         let side = &mut slot.sides[at];
@@ -257,11 +262,9 @@ fn report_to(key: u64, news: News, direction: Direction) {
     let Some(waker) = waiting else { return };
     // Called while nothing of the table is held, and put back for the next wait.
     waker.wake_by_ref();
-    let _left = with_table(|table| {
-        let slot = table.slots.get_mut(number as usize).filter(|slot| slot.generation == generation);
-        match slot.map(|slot| &mut slot.sides[at].waker) {
+    let _left =
+        with_table(|table| match table.slot(number, generation).map(|slot| &mut slot.sides[at].waker) {
             Some(place @ None) => place.replace(waker),
             _ => Some(waker),
-        }
-    });
+        });
 }
